@@ -1,0 +1,1 @@
+"""IntegerNetwork + AcceleratorConfig -> program and memory image."""

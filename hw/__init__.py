@@ -1,0 +1,1 @@
+"""Amaranth accelerator: the folder tree is the block diagram."""

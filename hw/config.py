@@ -1,0 +1,206 @@
+"""The one configuration object of the accelerator: lanes, bit-widths, memories, buses; derived sizes as properties."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from math import ceil
+
+from quant import numerics
+
+__all__ = ["CONFIGS", "AcceleratorConfig", "ConfigError"]
+
+PADS = 4  #: scratchpads
+DW_TAPS = 3  #: horizontal kernel taps that the depthwise engine computes per cycle and pixel
+KERNEL_ROWS = 3  #: kernel rows of the stem convolution, which the loader unrolls (im2col)
+STEM_TAPS = 9  #: bytes of one kernel row of the stem: 3 pixels of 3 channels
+ABI_VERSION = 1  #: changes with every incompatible change of descriptors, registers, or memory layouts
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be built; the message names the field, its value, and the fix."""
+
+
+def _is_power_of_two(x: int) -> bool:
+    return x > 0 and x & (x - 1) == 0
+
+
+def storage_bits(bits: int) -> int:
+    """Bits that one element takes in a memory: the next power of two, so that elements never straddle words."""
+    return 1 << (bits - 1).bit_length()
+
+
+@dataclass(frozen=True, kw_only=True)
+class AcceleratorConfig:
+    """Everything that the generator, the compiler, and the driver need to know about one accelerator.
+
+    Raises `ConfigError` for combinations that cannot be built. Two equal configurations give the same `hash`, which the
+    hardware and every program carry.
+    """
+
+    name: str = "base"
+    pixels: int = 7  #: P, pixels per scratchpad word and per MAC array cycle
+    in_lanes: int = 16  #: Ti, input channels per word and cycle; a power of two
+    out_lanes: int = 16  #: To, output channels per cycle; a power of two
+    dw_pixels: int = 7  #: output pixels per cycle of the depthwise engine, at most P; times Ti channels and 3 taps
+    requant_channels: int = 8  #: channels that a requantizer takes per cycle (times P or dw_pixels lanes)
+    act_bits: int = 8  #: activations, unsigned
+    weight_bits: int = 8  #: weights, signed and narrow
+    state_bits: int = 8  #: linear-attention state, signed and narrow; lives where weights live
+    divisor_mantissa_bits: int = 8  #: index bits of the reciprocal table; 0 is Trio-ViT's power-of-two divisor
+    table_index_bits: int = 10  #: index bits of the activation tables
+    acc_bits: int = 26  #: accumulators; the compiler proves from the weights that they suffice
+    acc_depth: int = 32  #: pixel groups that a weight tile serves while it is held; also the widest map, in words
+    pad_words: tuple[int, ...] = (2048, 2048, 2048, 2048)  #: words of each scratchpad
+    bus_bits: int = 128  #: data width of each AXI4 port
+    bus_ports: int = 1  #: AXI4 ports; the weight stream is striped over all of them
+    stream_bits: int = 512  #: weights that the MAC array can load per cycle from its weight buffer
+    weight_buffer_words: int = 512  #: words of `stream_bits` prefetched for the MAC array
+    parameter_buffer_words: int = 512  #: words of `bus_bits` prefetched for each small engine
+    state_tiles: int = 16  #: Ti x To tiles of attention states that are held at once
+    queue_depth: int = 4  #: instructions waiting at each engine
+
+    def __post_init__(self) -> None:
+        self._check_ranges()
+        self._check_relations()
+
+    def _check_ranges(self) -> None:
+        ranges = {
+            "pixels": (1, 32), "in_lanes": (2, 64), "out_lanes": (2, 64), "dw_pixels": (1, 32),
+            "requant_channels": (1, 64), "act_bits": (2, 8), "weight_bits": (2, 8), "state_bits": (2, 8),
+            "divisor_mantissa_bits": (0, 10), "table_index_bits": (4, 12), "acc_bits": (16, 32),
+            "acc_depth": (8, 256), "bus_bits": (64, 256), "bus_ports": (1, 4), "stream_bits": (64, 2048),
+            "weight_buffer_words": (16, 65536), "parameter_buffer_words": (16, 65536), "state_tiles": (2, 256),
+            "queue_depth": (1, 64),
+        }  # fmt: skip
+        for name, (low, high) in ranges.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+                raise ConfigError(f"{name} = {value!r} is not an integer from {low} to {high}")
+        powers = (
+            "in_lanes", "out_lanes", "requant_channels", "acc_depth", "bus_bits", "stream_bits",
+            "weight_buffer_words", "parameter_buffer_words", "state_tiles",
+        )  # fmt: skip
+        for name in powers:
+            if not _is_power_of_two(getattr(self, name)):
+                raise ConfigError(f"{name} = {getattr(self, name)} is not a power of two")
+        if len(self.pad_words) != PADS or not all(isinstance(n, int) and 16 <= n <= 65535 for n in self.pad_words):
+            raise ConfigError(f"pad_words = {self.pad_words!r} is not {PADS} sizes from 16 to 65535 words")
+
+    def _check_relations(self) -> None:
+        def refuse(condition: bool, message: str) -> None:
+            if condition:
+                raise ConfigError(message)
+
+        refuse(self.dw_pixels > self.pixels, f"dw_pixels = {self.dw_pixels} exceeds pixels = {self.pixels}")
+        lanes = min(self.in_lanes, self.out_lanes)
+        refuse(
+            self.requant_channels > lanes,
+            f"requant_channels = {self.requant_channels} exceeds in_lanes or out_lanes ({lanes}); use at most {lanes}",
+        )
+        bus = self.bus_bits * self.bus_ports
+        refuse(
+            self.stream_bits % bus != 0,
+            f"stream_bits = {self.stream_bits} is not a multiple of bus_bits * bus_ports = {bus}",
+        )
+        refuse(self.bus_ports == 3, "bus_ports = 3 cannot stripe a power-of-two weight stream; use 1, 2, or 4")
+
+    # -- lanes --
+
+    @property
+    def operand_bits(self) -> int:
+        """Bits of a weight operand of the MAC array, which also multiplies by attention states."""
+        return storage_bits(max(self.weight_bits, self.state_bits))
+
+    @property
+    def dw_weight_bits(self) -> int:
+        """Bits that a depthwise weight takes in the parameter stream."""
+        return storage_bits(self.weight_bits)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates per cycle of the MAC array."""
+        return self.pixels * self.in_lanes * self.out_lanes
+
+    @property
+    def subblocks(self) -> int:
+        """Requantizer channel groups in one scratchpad word."""
+        return self.in_lanes // self.requant_channels
+
+    @property
+    def slices(self) -> int:
+        """Scratchpad words that one 16-bit class score is spread over, low bits first."""
+        return ceil(numerics.OPERAND_BITS / self.act_bits)
+
+    # -- words and streams --
+
+    @property
+    def pad_word_bits(self) -> int:
+        """Bits of one scratchpad word: P pixels of Ti channels."""
+        return self.pixels * self.in_lanes * self.act_bits
+
+    @property
+    def pad_word_beats(self) -> int:
+        """Bus beats of one stored scratchpad word."""
+        return ceil(self.pad_word_bits / self.bus_bits)
+
+    @property
+    def bus_bytes(self) -> int:
+        """Bytes per beat of one AXI4 port."""
+        return self.bus_bits // 8
+
+    @property
+    def tile_words(self) -> int:
+        """Stream words of one Ti x To weight tile."""
+        return ceil(self.in_lanes * self.out_lanes * self.operand_bits / self.stream_bits)
+
+    @property
+    def stem_blocks(self) -> int:
+        """Channel blocks of one unrolled kernel row of the stem."""
+        return ceil(STEM_TAPS / self.in_lanes)
+
+    # -- identity --
+
+    @property
+    def hash(self) -> int:
+        """64-bit identity of everything that a program depends on; the name does not count."""
+        document = asdict(self) | {"abi": ABI_VERSION}
+        del document["name"]
+        return int.from_bytes(hashlib.sha256(json.dumps(document, sort_keys=True).encode()).digest()[:8], "little")
+
+    def replace(self, **changes: object) -> "AcceleratorConfig":
+        """A copy with some fields changed, checked again."""
+        return replace(self, **changes)
+
+    def to_json(self) -> str:
+        """Text form; `from_json` reads it back."""
+        return json.dumps(asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> "AcceleratorConfig":
+        """Read `to_json`'s text. Raises `ConfigError` for text that is not a configuration or has unknown fields."""
+        try:
+            document = json.loads(text)
+        except ValueError as error:
+            raise ConfigError(f"not JSON: {error}") from error
+        if not isinstance(document, dict):
+            raise ConfigError("a configuration is a JSON object of field names and values")
+        known = {f.name for f in fields(cls)}
+        if unknown := sorted(set(document) - known):
+            raise ConfigError(f"unknown fields {unknown}; known are {sorted(known)}")
+        if "pad_words" in document:
+            document["pad_words"] = tuple(document["pad_words"])
+        return cls(**document)
+
+
+#: named sizes; `--config NAME` or a JSON file of fields
+CONFIGS = {
+    config.name: config
+    for config in (
+        AcceleratorConfig(),
+        # about 200 multipliers; activations in 128 KiB
+        AcceleratorConfig(
+            name="nano", pixels=2, in_lanes=8, out_lanes=8, dw_pixels=1, requant_channels=4, bus_bits=64,
+            stream_bits=64, acc_depth=64, weight_buffer_words=512, pad_words=(2048, 2048, 2048, 2048), state_tiles=32,
+        ),
+    )
+}  # fmt: skip

@@ -1,0 +1,1 @@
+"""Compute engines, one per box of the block diagram."""

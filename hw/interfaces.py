@@ -1,0 +1,117 @@
+"""Interfaces between the boxes of the accelerator: scratchpad ports, streams, instruction ports.
+
+Engines see scratchpads through request ports; `hw.memory.scratchpads.Scratchpads` grants, per pad and cycle, one reader
+and one writer by fixed priority. Directions below are those of the requester.
+"""
+
+from amaranth import unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.config import PADS, AcceleratorConfig
+
+__all__ = [
+    "PAD_READ_LATENCY",
+    "EngineStatus",
+    "InstructionPort",
+    "PadRead",
+    "PadWrite",
+    "StateRead",
+    "StateWrite",
+    "pad_word_layout",
+]
+
+PAD_READ_LATENCY = 2  #: cycles from a granted read request to its data
+
+PAD_BITS = (PADS - 1).bit_length()
+ADDRESS_BITS = 16
+
+
+def pad_word_layout(config: AcceleratorConfig) -> data.ArrayLayout:
+    """One scratchpad word, indexed [pixel][channel]."""
+    return data.ArrayLayout(data.ArrayLayout(unsigned(config.act_bits), config.in_lanes), config.pixels)
+
+
+class PadRead(wiring.Signature):
+    """Read port of a requester.
+
+    A request is taken in a cycle where `valid` and `ready` are 1. Its data stands on `data` exactly
+    `PAD_READ_LATENCY` cycles later, in the one cycle where `data_valid` is 1. Data comes in request order.
+    """
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        super().__init__(
+            {
+                "valid": Out(1),
+                "ready": In(1),
+                "pad": Out(PAD_BITS),
+                "address": Out(ADDRESS_BITS),
+                "data": In(pad_word_layout(config)),
+                "data_valid": In(1),
+            }
+        )
+
+
+class PadWrite(wiring.Signature):
+    """Write port of a requester; written in a cycle where `valid` and `ready` are 1, readable by requests granted in
+    the next cycle or later. `mask[pixel][subblock]` enables pixel lanes of groups of `requant_channels` channels."""
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        super().__init__(
+            {
+                "valid": Out(1),
+                "ready": In(1),
+                "pad": Out(PAD_BITS),
+                "address": Out(ADDRESS_BITS),
+                "data": Out(pad_word_layout(config)),
+                "mask": Out(data.ArrayLayout(unsigned(config.subblocks), config.pixels)),
+            }
+        )
+
+
+class EngineStatus(wiring.Signature):
+    """What every engine reports. `busy`: an instruction is in progress; `stall`: busy, but waiting for operands,
+    parameters, or a port in this cycle."""
+
+    def __init__(self) -> None:
+        super().__init__({"busy": Out(1), "stall": Out(1)})
+
+
+class InstructionPort(wiring.Signature):
+    """Instructions to an engine: `body` offers the next one whose waits are over; `done` is 1 for one cycle for each
+    completed instruction, in order, when its last result is visible to the next read request."""
+
+    def __init__(self, body: type[data.Struct]) -> None:
+        super().__init__({"body": Out(stream.Signature(body)), "done": In(1)})
+
+
+class StateWrite(wiring.Signature):
+    """Write port of the state buffer, `lanes` = min(Ti, To, elements per stream word) elements at a time.
+
+    `element` = ti * To + to is the index of the first element within its tile, a multiple of `lanes`; tiles are
+    padded to whole stream words. Always accepted."""
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self.lanes = min(config.in_lanes, config.out_lanes, config.stream_bits // config.operand_bits)
+        super().__init__(
+            {
+                "valid": Out(1),
+                "tile": Out((config.state_tiles - 1).bit_length()),
+                "element": Out((config.in_lanes * config.out_lanes - 1).bit_length()),
+                "data": Out(data.ArrayLayout(config.operand_bits, self.lanes)),
+            }
+        )
+
+
+class StateRead(wiring.Signature):
+    """Read port of the state buffer: the stream word `word` of tile `tile`, one cycle after `enable`."""
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        super().__init__(
+            {
+                "enable": Out(1),
+                "tile": Out((config.state_tiles - 1).bit_length()),
+                "word": Out(range(max(config.tile_words, 2))),
+                "data": In(config.stream_bits),
+            }
+        )

@@ -1,0 +1,1 @@
+"""Scratchpads, streams, and the state buffer."""

@@ -1,0 +1,228 @@
+"""The integer operations of vitsmith: one definition for the golden model, the hardware tests, and the tables.
+
+Everything here takes and returns integer `torch` tensors (or builds integer tables); there is no float in this module.
+Widths are named once, below, and imported by the hardware.
+
+Requantization is a two-stage pipeline (all modes of all engines):
+
+    stage  = saturate24(round_shift((acc + bias) * multiplier, shift))
+    output = clamp(zero_point + round_shift(operand * multiplier2 + addend, shift2))
+
+where (operand, addend) depends on the mode: see `Operand`.
+"""
+
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+MULTIPLIER_BITS = 18  #: signed first-stage multiplier: sign and 16 significant bits (LayerNorm gains may be negative)
+MULTIPLIER2_BITS = 16  #: unsigned second-stage multiplier
+SHIFT_BITS = 6  #: first-stage shift, 0..63
+SHIFT2_BITS = 5  #: second-stage shift, 0..31
+BIAS_BITS = 32  #: signed bias
+STAGE_BITS = 24  #: signed result of the first stage, saturated
+OPERAND_BITS = 16  #: signed operand of the second-stage multiplier; also a table entry; also the width of class scores
+RECIPROCAL_BITS = 15  #: fractional bits of a normalised reciprocal and of a reciprocal square root
+NORM_FRACTION_BITS = 12  #: fractional bits of a normalised LayerNorm element
+NORM_INDEX_BITS = 8  #: index bits of the reciprocal-square-root table (1 exponent parity bit, 7 mantissa bits)
+
+
+class Operand(IntEnum):
+    """What the second requantization stage multiplies by `multiplier2`, and what it adds."""
+
+    NONE = 0  #: operand 0, addend stage: plain requantization
+    RESIDUAL = 1  #: operand residual - residual_zero, addend stage: residual add, `shift2` guard bits
+    TABLE = 2  #: operand table[clamp(stage + index_zero)], addend 0: activation function
+    STAGE = 3  #: operand stage saturated to 16 bits, addend 0: quotients
+
+
+def round_shift(x: Tensor, shift: Tensor | int) -> Tensor:
+    """Divide by 2**shift, rounding half up: `(x + 2**(shift-1)) >> shift`; a shift of 0 returns `x`."""
+    half = (torch.ones_like(x) << shift) >> 1
+    return (x + half) >> shift
+
+
+def saturate(x: Tensor, bits: int) -> Tensor:
+    """Clamp to the signed range of `bits` bits."""
+    return x.clamp(-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
+
+
+def first_stage(acc: Tensor, bias: Tensor, multiplier: Tensor, shift: Tensor) -> Tensor:
+    """`saturate24(round_shift((acc + bias) * multiplier, shift))` in 64-bit integers."""
+    return saturate(round_shift((acc.long() + bias) * multiplier, shift), STAGE_BITS)
+
+
+def second_stage(
+    stage: Tensor,
+    operand: Operand,
+    multiplier2: Tensor,
+    shift2: int,
+    *,
+    table: Tensor | None = None,
+    index_zero: int = 0,
+    residual: Tensor | None = None,
+    residual_zero: int = 0,
+) -> Tensor:
+    """Second requantization stage before the zero-point and the clamp; see the module docstring and `Operand`."""
+    if operand == Operand.NONE:
+        return round_shift(stage, shift2)
+    if operand == Operand.RESIDUAL:
+        return round_shift((residual.long() - residual_zero) * multiplier2 + stage, shift2)
+    if operand == Operand.TABLE:
+        value = table.long()[(stage + index_zero).clamp(0, len(table) - 1)]
+    else:
+        value = saturate(stage, OPERAND_BITS)
+    return round_shift(value * multiplier2, shift2)
+
+
+def code_range(bits: int, signed: bool = False) -> tuple[int, int]:
+    """Smallest and largest code of an unsigned (activations) or signed (class scores) tensor."""
+    return (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if signed else (0, (1 << bits) - 1)
+
+
+def weight_range(bits: int) -> tuple[int, int]:
+    """Smallest and largest code of a signed, symmetric and narrow weight: -127..127 at 8 bits."""
+    return -(1 << (bits - 1)) + 1, (1 << (bits - 1)) - 1
+
+
+def floor_log2(x: Tensor) -> Tensor:
+    """Index of the leading one of positive integers below 2**62; 0 for 0."""
+    result = torch.zeros_like(x)
+    for step in (32, 16, 8, 4, 2, 1):
+        large = (x >> step) > 0
+        result = torch.where(large, result + step, result)
+        x = torch.where(large, x >> step, x)
+    return result
+
+
+def reciprocal_table(mantissa_bits: int) -> list[int]:
+    """Reciprocals of the mantissa cells: entry i is round(2**15 * m) with 1/m the centre of cell i of [1, 2).
+
+    With 0 mantissa bits the divisor is a power of two and the only entry is 2**15.
+    """
+    if mantissa_bits == 0:
+        return [1 << RECIPROCAL_BITS]
+    cells = 1 << mantissa_bits
+    numerator = 2 * cells << RECIPROCAL_BITS
+    centres = [2 * (cells + i) + 1 for i in range(cells)]
+    return [(2 * numerator + c) // (2 * c) for c in centres]
+
+
+def reciprocal(divisor: Tensor, mantissa_bits: int) -> tuple[Tensor, Tensor]:
+    """Normalised reciprocal `(r, e)` of non-negative integers: 1/divisor is about r * 2**-(15 + e).
+
+    With 0 mantissa bits, the leading one is rounded by the bit below it (Trio-ViT, section on log2 divisors:
+    a mantissa of 1.5 or more rounds up). A zero divisor gives (0, 0), so that the quotient is 0.
+    """
+    exponent = floor_log2(divisor)
+    if mantissa_bits == 0:
+        round_up = (divisor << 1 >> exponent) & 1
+        mantissa, exponent = (
+            torch.zeros_like(divisor),
+            exponent + torch.where(exponent > 0, round_up, 0),
+        )
+    else:
+        mantissa = ((divisor << mantissa_bits) >> exponent) & ((1 << mantissa_bits) - 1)
+    r = torch.tensor(reciprocal_table(mantissa_bits), dtype=torch.int64)[mantissa]
+    zero = divisor == 0
+    return torch.where(zero, 0, r), torch.where(zero, 0, exponent)
+
+
+def integer_sqrt(x: int) -> int:
+    """Floor of the square root of a Python integer."""
+    root = 1 << ((x.bit_length() + 1) // 2)
+    while (better := (root + x // root) // 2) < root:
+        root = better
+    return root
+
+
+def rsqrt_table() -> list[int]:
+    """Reciprocal square roots of mantissas in [1, 4), 15 fractional bits.
+
+    Entry `parity * 128 + i` belongs to mantissas in `2**parity * [1 + i/128, 1 + (i+1)/128)`, taken at the centre.
+    """
+    half = 1 << (NORM_INDEX_BITS - 1)
+    table = []
+    for parity in (0, 1):
+        for i in range(half):
+            # centre = (2*(half+i)+1) / (2*half) * 2**parity; 2**15 / sqrt(centre), rounded by one extra bit
+            squared = (2 * half << (2 * RECIPROCAL_BITS + 2)) // ((2 * (half + i) + 1) << parity)
+            table.append((integer_sqrt(squared) + 1) >> 1)
+    return table
+
+
+def normalise(x: Tensor, epsilon: int) -> Tensor:
+    """LayerNorm without gain and bias, over the last dimension of n codes: (x - mean) / std with 12 fractional bits.
+
+    sum1 = sum(x), sum2 = sum(x*x), variance * n*n = n*sum2 - sum1**2 + epsilon (epsilon >= 1 code, scaled by n*n),
+    element = round_shift((n*x - sum1) * rsqrt, 3 + exponent/2). The mean's zero-point cancels.
+    """
+    x = x.long()
+    n = x.shape[-1]
+    sum1, sum2 = x.sum(-1, keepdim=True), (x * x).sum(-1, keepdim=True)
+    variance = n * sum2 - sum1 * sum1 + epsilon
+    exponent = floor_log2(variance)
+    mantissa_bits = NORM_INDEX_BITS - 1
+    mantissa = ((variance << mantissa_bits) >> exponent) & ((1 << mantissa_bits) - 1)
+    index = ((exponent & 1) << mantissa_bits) | mantissa
+    r = torch.tensor(rsqrt_table(), dtype=torch.int64)[index]
+    return round_shift((n * x - sum1) * r, RECIPROCAL_BITS - NORM_FRACTION_BITS + (exponent >> 1))
+
+
+def matmul(a: Tensor, b: Tensor) -> Tensor:
+    """Exact integer product of int32 matrices (..., n, k) x (k, m); the caller has proved that 32 bits suffice."""
+    return torch.matmul(a.int(), b.int())
+
+
+def pointwise(x: Tensor, weight: Tensor, groups: int = 1) -> Tensor:
+    """1x1 convolution. x: (N, C, H, W) codes, weight: (O, C/groups) -> (N, O, H, W) int32 accumulators."""
+    n, c, h, w = x.shape
+    o = weight.shape[0]
+    rows = x.int().permute(0, 2, 3, 1).reshape(n * h * w, groups, c // groups)
+    kernel = weight.int().reshape(groups, o // groups, c // groups)
+    parts = [matmul(rows[:, g], kernel[g].t().contiguous()) for g in range(groups)]
+    return torch.stack(parts, 1).reshape(n, h, w, o).permute(0, 3, 1, 2).contiguous()
+
+
+def pad_codes(x: Tensor, padding: int, pad_value: Tensor) -> Tensor:
+    """Surround (N, C, H, W) codes with `padding` pixels of a per-channel code (the zero-point), pad_value: (C,)."""
+    n, c, h, w = x.shape
+    padded = pad_value.int().reshape(1, c, 1, 1).repeat(n, 1, h + 2 * padding, w + 2 * padding)
+    padded[:, :, padding : padding + h, padding : padding + w] = x
+    return padded
+
+
+def taps(x: Tensor, kernel: int, stride: int, pad_value: Tensor) -> list[Tensor]:
+    """The kernel*kernel shifted views of a padded map in raster order of the kernel, each (N, C, Ho, Wo)."""
+    padded = pad_codes(x.int(), kernel // 2, pad_value)
+    height = (x.shape[2] - 1) // stride + 1
+    width = (x.shape[3] - 1) // stride + 1
+    return [
+        padded[
+            :,
+            :,
+            ky : ky + stride * (height - 1) + 1 : stride,
+            kx : kx + stride * (width - 1) + 1 : stride,
+        ]
+        for ky in range(kernel)
+        for kx in range(kernel)
+    ]
+
+
+def depthwise(x: Tensor, weight: Tensor, stride: int, pad_value: Tensor) -> Tensor:
+    """Depthwise convolution. x: (N, C, H, W), weight: (C, k, k), odd k, "same" padding -> int32 accumulators."""
+    c, kernel = weight.shape[0], weight.shape[-1]
+    flat = weight.int().reshape(c, -1)
+    acc = None
+    for tap, view in enumerate(taps(x, kernel, stride, pad_value)):
+        term = view * flat[:, tap].reshape(1, c, 1, 1)
+        acc = term if acc is None else acc.add_(term)
+    return acc
+
+
+def dense(x: Tensor, weight: Tensor, stride: int, pad_value: Tensor) -> Tensor:
+    """Dense convolution by im2col. x: (N, C, H, W), weight: (O, C, k, k) -> int32 accumulators (N, O, Ho, Wo)."""
+    columns = torch.stack(taps(x, weight.shape[-1], stride, pad_value), 2)  # (N, C, k*k, Ho, Wo)
+    n, c, kk, h, w = columns.shape
+    return pointwise(columns.reshape(n, c * kk, h, w), weight.reshape(weight.shape[0], -1))

@@ -1,0 +1,1 @@
+"""Verilator + cocotb simulation of whole networks."""
