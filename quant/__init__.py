@@ -1,0 +1,1 @@
+"""Post-training quantization of vision transformers to integer networks."""

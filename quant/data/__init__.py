@@ -1,0 +1,35 @@
+"""Data sets by name or folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from quant.data.cache import DEFAULT_CACHE, DataError
+from quant.data.cifar10 import cifar10, cifar10_from_folder
+from quant.data.dataset import Dataset, normalise
+
+__all__ = ["DataError", "Dataset", "load_dataset", "normalise"]
+
+
+def load_dataset(name_or_path: str | Path, split: str, size: int, *, cache: Path = DEFAULT_CACHE) -> Dataset:
+    """Load a data set.
+
+    Parameters
+    ----------
+    name_or_path : "cifar10", or the path of a ``cifar-10-batches-py`` folder.
+    split : "train" or "test".
+    size : height and width of the images handed out.
+    cache : folder for downloads and decoded arrays.
+
+    Raises
+    ------
+    DataError : the data set cannot be had; the message says what to do.
+    """
+    if split not in ("train", "test"):
+        raise ValueError(f"unknown split {split!r}; choose 'train' or 'test'")
+    if name_or_path == "cifar10":
+        return cifar10(split, size, cache=cache)
+    folder = Path(name_or_path)
+    if (folder / "test_batch").exists():
+        return cifar10_from_folder(folder, split, size)
+    raise DataError(f"unknown data set {name_or_path!r}")

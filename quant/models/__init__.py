@@ -1,0 +1,1 @@
+"""Floating-point networks: structure, batch-norm folding and checkpoints."""
