@@ -7,6 +7,8 @@ from pathlib import Path
 from quant.data.cache import DEFAULT_CACHE, DataError
 from quant.data.cifar10 import cifar10, cifar10_from_folder
 from quant.data.dataset import Dataset, normalise
+from quant.data.fashion_mnist import fashion_mnist
+from quant.data.image_folder import ImageFolder
 
 __all__ = ["DataError", "Dataset", "load_dataset", "normalise"]
 
@@ -16,7 +18,8 @@ def load_dataset(name_or_path: str | Path, split: str, size: int, *, cache: Path
 
     Parameters
     ----------
-    name_or_path : "cifar10", or the path of a ``cifar-10-batches-py`` folder.
+    name_or_path : "cifar10", "fashion-mnist", or the path of a ``cifar-10-batches-py`` folder or of an
+        image folder with one sub-folder per class.
     split : "train" or "test".
     size : height and width of the images handed out.
     cache : folder for downloads and decoded arrays.
@@ -29,7 +32,14 @@ def load_dataset(name_or_path: str | Path, split: str, size: int, *, cache: Path
         raise ValueError(f"unknown split {split!r}; choose 'train' or 'test'")
     if name_or_path == "cifar10":
         return cifar10(split, size, cache=cache)
+    if name_or_path == "fashion-mnist":
+        return fashion_mnist(split, size, cache=cache)
     folder = Path(name_or_path)
     if (folder / "test_batch").exists():
         return cifar10_from_folder(folder, split, size)
-    raise DataError(f"unknown data set {name_or_path!r}")
+    if folder.is_dir():
+        return ImageFolder(folder, split, size)
+    raise DataError(
+        f"unknown data set {str(name_or_path)!r}; choose 'cifar10', 'fashion-mnist' or the path of a folder "
+        "with one sub-folder of pictures per class"
+    )

@@ -7,11 +7,10 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
-__all__ = ["DEFAULT_CACHE", "DataError", "check_sha256", "save_array", "write_atomically"]
+__all__ = ["DEFAULT_CACHE", "DataError", "cached_split", "check_sha256", "save_array"]
 
 # Folder for downloads and decoded arrays; every loader takes another one as a parameter.
 DEFAULT_CACHE = Path.home() / ".cache" / "vitsmith"
@@ -21,28 +20,48 @@ class DataError(Exception):
     """A data set is absent or damaged; the message says what to do."""
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], None]) -> None:
-    """Write a file so that other processes see all of it or nothing.
-
-    Parameters
-    ----------
-    path : the file to make or replace; its folder is made if absent.
-    write : gets the open temporary file, which lies in the same folder.
-    """
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Write one array as ``.npy`` so that other processes see all of the file or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
-            write(file)
+            np.save(file, array, allow_pickle=False)
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
         raise
 
 
-def save_array(path: Path, array: np.ndarray) -> None:
-    """Write one array as ``.npy``, atomically."""
-    write_atomically(path, lambda file: np.save(file, array, allow_pickle=False))
+def cached_split(
+    folder: Path, split: str, decode: Callable[[], tuple[np.ndarray, np.ndarray]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the images and labels of a split, decoding them only at the first call.
+
+    Parameters
+    ----------
+    folder : cache folder of the data set.
+    split : part of the file names.
+    decode : makes images and labels, both uint8.
+
+    Returns
+    -------
+    Images, mapped from the file rather than read, and labels.
+
+    Raises
+    ------
+    DataError : a cached file is damaged.
+    """
+    images_file, labels_file = folder / f"{split}-images.npy", folder / f"{split}-labels.npy"
+    if not (images_file.exists() and labels_file.exists()):
+        images, labels = decode()
+        save_array(images_file, images)
+        save_array(labels_file, labels)
+    try:
+        images = np.load(images_file, mmap_mode="r", allow_pickle=False)
+        return images, np.load(labels_file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{folder} is damaged ({error}); delete it and load again") from error
 
 
 def check_sha256(path: Path, expected: str) -> None:

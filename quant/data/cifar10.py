@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from quant.data.cache import DEFAULT_CACHE, DataError, check_sha256, save_array
+from quant.data.cache import DEFAULT_CACHE, DataError, cached_split, check_sha256
 from quant.data.dataset import ArrayDataset
 
 __all__ = ["CLASS_NAMES", "MEAN", "STD", "cifar10", "cifar10_from_folder"]
@@ -83,17 +83,7 @@ def cifar10(split: str, size: int = 32, *, cache: Path = DEFAULT_CACHE) -> Array
     DataError : the package cannot be had, or its content fails the self-check.
     """
     folder = cache / "cifar10"
-    images_file, labels_file = folder / f"{split}-images.npy", folder / f"{split}-labels.npy"
-    if not (images_file.exists() and labels_file.exists()):
-        images, labels = _decode_archive(_archive(folder), split)
-        check_statistics(images, labels, split)
-        save_array(images_file, images)
-        save_array(labels_file, labels)
-    try:
-        images = np.load(images_file, mmap_mode="r", allow_pickle=False)
-        labels = np.load(labels_file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{folder} is damaged ({error}); delete it and load again") from error
+    images, labels = cached_split(folder, split, lambda: _decode_checked(folder, split))
     return _dataset(images, labels, size)
 
 
@@ -152,6 +142,12 @@ def _dataset(images: np.ndarray, labels: np.ndarray, size: int) -> ArrayDataset:
         mean=MEAN,
         std=STD,
     )
+
+
+def _decode_checked(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+    images, labels = _decode_archive(_archive(folder), split)
+    check_statistics(images, labels, split)
+    return images, labels
 
 
 def _archive(folder: Path) -> Path:
