@@ -39,7 +39,7 @@ class Operand(IntEnum):
 
 def round_shift(x: Tensor, shift: Tensor | int) -> Tensor:
     """Divide by 2**shift, rounding half up: `(x + 2**(shift-1)) >> shift`; a shift of 0 returns `x`."""
-    half = (torch.ones_like(x) << shift) >> 1
+    half = ((torch.ones_like(x) << shift) >> 1).abs()  # 1 << 63 is negative
     return (x + half) >> shift
 
 
