@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from quant.data.cache import DEFAULT_CACHE, DataError
-from quant.data.cifar10 import cifar10, cifar10_from_folder
+from quant.data.cifar10 import load_cifar10, load_cifar10_folder
 from quant.data.dataset import Dataset, normalise
-from quant.data.fashion_mnist import fashion_mnist
+from quant.data.fashion_mnist import load_fashion_mnist
 from quant.data.image_folder import ImageFolder
 
 __all__ = ["DataError", "Dataset", "load_dataset", "normalise"]
@@ -31,12 +31,12 @@ def load_dataset(name_or_path: str | Path, split: str, size: int, *, cache: Path
     if split not in ("train", "test"):
         raise ValueError(f"unknown split {split!r}; choose 'train' or 'test'")
     if name_or_path == "cifar10":
-        return cifar10(split, size, cache=cache)
+        return load_cifar10(split, size, cache=cache)
     if name_or_path == "fashion-mnist":
-        return fashion_mnist(split, size, cache=cache)
+        return load_fashion_mnist(split, size, cache=cache)
     folder = Path(name_or_path)
     if (folder / "test_batch").exists():
-        return cifar10_from_folder(folder, split, size)
+        return load_cifar10_folder(folder, split, size)
     if folder.is_dir():
         return ImageFolder(folder, split, size)
     raise DataError(

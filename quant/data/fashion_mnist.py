@@ -20,7 +20,7 @@ import numpy as np
 from quant.data.cache import DEFAULT_CACHE, DataError, cached_split, check_sha256
 from quant.data.dataset import ArrayDataset
 
-__all__ = ["CLASS_NAMES", "MEAN", "STD", "fashion_mnist"]
+__all__ = ["CLASS_NAMES", "MEAN", "STD", "load_fashion_mnist"]
 
 CLASS_NAMES = (
     "t-shirt",
@@ -48,7 +48,7 @@ FILES = {
 IMAGES = {"train": 60_000, "test": 10_000}
 
 
-def fashion_mnist(
+def load_fashion_mnist(
     split: str, size: int = 32, *, cache: Path = DEFAULT_CACHE, installed: Path = INSTALLED
 ) -> ArrayDataset:
     """Load Fashion-MNIST from the cache, filling it from the Debian package at the first call.
