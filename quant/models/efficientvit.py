@@ -290,11 +290,9 @@ class LiteMLA(nn.Module):
 
         Returns
         -------
-        (B, 2C, H, W) in float32 (float64 for float64 input).
+        (B, 2C, H, W).
         """
         batch, _, height, width = qkv.shape
-        # The sums over all tokens and the division lose too much in half precision.
-        qkv = qkv.float() if qkv.dtype in (torch.float16, torch.bfloat16) else qkv
         qkv = qkv.reshape(batch, -1, 3 * self.dim, height * width)  # (B, 2*heads, 3*dim, N)
         q, k, v = qkv.split(self.dim, dim=2)  # (B, 2*heads, dim, N) each
         q, k = self.kernel_func(q), self.kernel_func(k)
@@ -308,9 +306,7 @@ class LiteMLA(nn.Module):
         """Map (B, C, H, W) to (B, C, H, W)."""
         qkv = self.qkv(x)  # (B, 3C, H, W)
         qkv = torch.cat([qkv, self.aggreg[0](qkv)], dim=1)  # (B, 6C, H, W)
-        with torch.autocast(x.device.type, enabled=False):
-            out = self.relu_linear_att(qkv)
-        return self.proj(out)
+        return self.proj(self.relu_linear_att(qkv))
 
 
 class ResidualBlock(nn.Module):
