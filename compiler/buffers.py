@@ -1,0 +1,101 @@
+"""Scratchpad buffers: feature maps as rings of rows, and their allocation."""
+
+from dataclasses import dataclass, replace
+from math import ceil
+
+import numpy as np
+
+from compiler.shapes import Shape
+from hw.config import AcceleratorConfig
+
+__all__ = ["Buffer", "Lifetime", "allocate"]
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """A feature map in a scratchpad, words ordered [ring row][channel block][pixel group]; see `MapView`."""
+
+    name: str
+    blocks: int
+    groups: int
+    ring: int  #: rows that exist at a time
+    pad: int = -1
+    base: int = -1
+
+    @property
+    def row_stride(self) -> int:
+        """Words of one row."""
+        return self.blocks * self.groups
+
+    @property
+    def words(self) -> int:
+        """Words of the whole ring."""
+        return self.ring * self.row_stride
+
+    def view(self, row: int, block: int = 0) -> dict[str, int]:
+        """`MapView` fields with the view's row 0 at map row `row`, block 0 at `block`."""
+        offset = self.base + block * self.groups
+        return {
+            "pad": self.pad,
+            "base": offset,
+            "limit": offset + self.words,
+            "start": offset + row % self.ring * self.row_stride,
+            "row_stride": self.row_stride,
+        }
+
+    def addresses(self, rows: range, blocks: range | None = None) -> np.ndarray:
+        """Word addresses that map rows `rows` of channel blocks `blocks` (all, if None) occupy."""
+        first, last = (blocks.start, blocks.stop) if blocks is not None else (0, self.blocks)
+        row = self.base + np.arange(rows.start, rows.stop) % self.ring * self.row_stride
+        return (row[:, None] + np.arange(first * self.groups, last * self.groups)).ravel()
+
+
+@dataclass(frozen=True)
+class Lifetime:
+    """A buffer without a place yet, the first and last instruction that touch it, and the pads it would like best."""
+
+    buffer: Buffer
+    first: int
+    last: int
+    preferred: tuple[int, ...]
+
+
+def blocks_of(channels: int, config: AcceleratorConfig) -> int:
+    """Channel blocks of Ti channels."""
+    return ceil(channels / config.in_lanes)
+
+
+def buffer_for(name: str, shape: Shape, config: AcceleratorConfig, ring: int) -> Buffer:
+    """Unplaced buffer of a feature map."""
+    return Buffer(name, blocks_of(shape.channels, config), ceil(shape.width / config.pixels), min(ring, shape.height))
+
+
+def allocate(lifetimes: list[Lifetime], pad_words: tuple[int, ...]) -> dict[str, Buffer] | str:
+    """Place every buffer so that none overlaps another that lives at the same time (first fit, preferred pads first).
+
+    Returns the placed buffers by name, or the name of the first buffer that found no room.
+    """
+    live: list[tuple[int, Buffer]] = []
+    placed: dict[str, Buffer] = {}
+    for item in sorted(lifetimes, key=lambda x: (x.first, -x.buffer.words)):
+        live = [(last, buffer) for last, buffer in live if last >= item.first]
+        pads = [*item.preferred, *(p for p in range(len(pad_words)) if p not in item.preferred)]
+        for pad in pads:
+            base = _first_gap(item.buffer.words, [b for _, b in live if b.pad == pad], pad_words[pad])
+            if base is not None:
+                buffer = replace(item.buffer, pad=pad, base=base)
+                placed[buffer.name] = buffer
+                live.append((item.last, buffer))
+                break
+        else:
+            return item.buffer.name
+    return placed
+
+
+def _first_gap(words: int, taken: list[Buffer], size: int) -> int | None:
+    base = 0
+    for buffer in sorted(taken, key=lambda b: b.base):
+        if buffer.base - base >= words:
+            break
+        base = max(base, buffer.base + buffer.words)
+    return base if base + words <= size else None

@@ -1,0 +1,160 @@
+"""Can this network run on this configuration, and can no accumulator overflow? Answered before anything is made."""
+
+from collections.abc import Iterator
+from math import ceil
+
+from compiler.errors import CompileError, Obstacle
+from compiler.shapes import Shape
+from hw.config import AcceleratorConfig
+from quant import numerics
+from quant.integer_network import AveragePool, Conv, Input, IntegerNetwork, LayerNorm, LinearAttention, Node, Requant
+
+__all__ = ["check_network"]
+
+
+def check_network(network: IntegerNetwork, config: AcceleratorConfig, shapes: dict[str, Shape]) -> None:
+    """Raise `CompileError` with every obstacle; return if the network can be mapped, memories aside."""
+    obstacles = [o for node in network.nodes for o in _node_obstacles(network, node, config, shapes)]
+    if obstacles:
+        raise CompileError(obstacles)
+
+
+def _node_obstacles(
+    network: IntegerNetwork, node: Node, config: AcceleratorConfig, shapes: dict[str, Shape]
+) -> Iterator[Obstacle]:
+    def unless(condition: bool, why: str, what_to_do: str) -> Iterator[Obstacle]:
+        if not condition:
+            yield Obstacle(node.name, why, what_to_do)
+
+    shape = shapes[node.name]
+    groups = ceil(shape.width / config.pixels)
+    yield from unless(
+        groups <= config.acc_depth,
+        f"a row of {shape.width} pixels takes {groups} words, but acc_depth is {config.acc_depth}",
+        f"raise acc_depth to at least {groups}, or pixels",
+    )
+    requant = getattr(node, "requant", None)
+    if requant is not None:
+        last = node is network.nodes[-1]
+        yield from _requant_obstacles(node, requant, last, config)
+    if isinstance(node, Input):
+        yield from unless(
+            node.channels == 3 and node.size % 32 == 0 and 32 <= node.size <= 1024,
+            f"input is {node.channels} x {node.size} x {node.size}",
+            "use 3-channel square images whose size is a multiple of 32",
+        )
+        yield from unless(
+            node.bits == config.act_bits,
+            f"input codes have {node.bits} bits, the accelerator's {config.act_bits}",
+            "quantize again or change act_bits",
+        )
+    elif isinstance(node, Conv):
+        yield from _conv_obstacles(network, node, config, shapes)
+    elif isinstance(node, LinearAttention):
+        yield from _attention_obstacles(node, config, shapes)
+    elif isinstance(node, AveragePool):
+        source = shapes[node.inputs[0]]
+        most = source.height * source.width * numerics.code_range(config.act_bits)[1] + abs(node.bias)
+        yield from _fits(node, "pooling sums", most, config)
+    elif isinstance(node, LayerNorm):
+        yield from unless(
+            1 <= node.epsilon < 1 << 40 and shapes[node.inputs[0]].channels < 1 << 12,
+            f"epsilon {node.epsilon} or {shapes[node.inputs[0]].channels} channels out of range",
+            "use 1 <= epsilon < 2**40 and fewer than 4096 channels",
+        )
+
+
+def _fits(node: Node, what: str, magnitude: int, config: AcceleratorConfig) -> Iterator[Obstacle]:
+    if magnitude >= 1 << (config.acc_bits - 1):
+        bits = int(magnitude).bit_length() + 1
+        yield Obstacle(
+            node.name, f"{what} reach {magnitude}, which takes {bits} bits", f"raise acc_bits to at least {bits}"
+        )
+
+
+def _requant_obstacles(node: Node, requant: Requant, last: bool, config: AcceleratorConfig) -> Iterator[Obstacle]:
+    bits = numerics.OPERAND_BITS if requant.signed else config.act_bits
+    if requant.out_bits != bits or requant.signed != last:
+        yield Obstacle(
+            node.name,
+            f"output has {requant.out_bits} {'signed' if requant.signed else 'unsigned'} bits",
+            f"use {config.act_bits} unsigned bits (class scores: {numerics.OPERAND_BITS} signed)",
+        )
+    if requant.table is not None and len(requant.table) != 1 << config.table_index_bits:
+        yield Obstacle(
+            node.name,
+            f"its activation table has {len(requant.table)} entries",
+            f"quantize with table_index_bits = {config.table_index_bits}, or change the configuration",
+        )
+
+
+def _conv_obstacles(
+    network: IntegerNetwork, node: Conv, config: AcceleratorConfig, shapes: dict[str, Shape]
+) -> Iterator[Obstacle]:
+    if node.weight_bits > config.weight_bits:
+        yield Obstacle(
+            node.name,
+            f"weights have {node.weight_bits} bits, the accelerator's {config.weight_bits}",
+            f"quantize with weight_bits <= {config.weight_bits}, or raise weight_bits",
+        )
+    stem = isinstance(network[node.inputs[0]], Input)
+    shape_ok = (
+        (node.kernel == 3 and node.stride == 2 and node.groups == 1)
+        if stem
+        else (node.is_depthwise and node.kernel in (3, 5) and node.stride in (1, 2))
+        or (node.kernel == 1 and node.stride == 1 and not node.is_depthwise)
+    )
+    if not shape_ok:
+        yield Obstacle(
+            node.name,
+            f"no engine for a {node.kernel}x{node.kernel} convolution, stride {node.stride}, {node.groups} groups",
+            "supported: 3x3 stride 2 on the image, 1x1, grouped 1x1, depthwise 3x3 and 5x5 with stride 1 or 2",
+        )
+    per_group = node.weight.shape[0] // node.groups, node.weight.shape[1]
+    if (
+        1 < node.groups
+        and not node.is_depthwise
+        and (per_group[0] % config.out_lanes or per_group[1] % config.in_lanes)
+    ):
+        yield Obstacle(
+            node.name,
+            f"groups of {per_group[1]} -> {per_group[0]} channels do not fill whole {config.in_lanes} x "
+            f"{config.out_lanes} tiles",
+            "use in_lanes and out_lanes that divide the group's channels",
+        )
+    weight = node.weight.long().flatten(1)
+    top = numerics.code_range(config.act_bits)[1]
+    most = max(int(weight.clamp(min=0).sum(1).max()), int(-weight.clamp(max=0).sum(1).min())) * top
+    yield from _fits(node, "accumulators", most, config)
+
+
+def _attention_obstacles(
+    node: LinearAttention, config: AcceleratorConfig, shapes: dict[str, Shape]
+) -> Iterator[Obstacle]:
+    d = node.head_dim
+    if d % config.in_lanes or d % config.out_lanes:
+        yield Obstacle(
+            node.name,
+            f"heads of {d} channels do not fill whole tiles of {config.in_lanes} x {config.out_lanes} lanes",
+            f"use in_lanes and out_lanes that divide {d}",
+        )
+        return
+    for name in ("state_bits", "mantissa_bits"):
+        field = {"mantissa_bits": "divisor_mantissa_bits"}.get(name, name)
+        if getattr(node, name) != getattr(config, field):
+            yield Obstacle(
+                node.name, f"{field} is {getattr(node, name)} in the network, {getattr(config, field)} in hardware",
+                "quantize again with the accelerator's value",
+            )  # fmt: skip
+    tiles = (1 + d // config.out_lanes) * (d // config.in_lanes)
+    if tiles > config.state_tiles:
+        yield Obstacle(
+            node.name,
+            f"the state of one head takes {tiles} tiles, but state_tiles is {config.state_tiles}",
+            f"raise state_tiles to {tiles} or more (twice that to overlap two heads)",
+        )
+    shape = shapes[node.inputs[0]]
+    top = numerics.code_range(config.act_bits)[1]
+    yield from _fits(node, "attention states", shape.height * shape.width * top * top, config)
+    state_top = numerics.weight_range(config.state_bits)[1]
+    yield from _fits(node, "attention numerators", d * top * state_top, config)

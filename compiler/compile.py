@@ -1,0 +1,195 @@
+"""IntegerNetwork + AcceleratorConfig -> Program."""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+
+from compiler.checks import check_network
+from compiler.cycles import timing
+from compiler.instructions import Instruction
+from compiler.lowering import Lowered, lower
+from compiler.parameters import table_bytes
+from compiler.program import Program, StoredMap, assemble, stream_base
+from compiler.schedule import Scheduled, dependencies, schedule
+from compiler.shapes import Shape, infer_shapes
+from hw.config import AcceleratorConfig
+from hw.control.descriptors import BODIES, Engine, Opcode, Packet, pack
+from quant.integer_network import IntegerNetwork
+
+__all__ = ["compile_network"]
+
+TABLE_BANKS = 2
+PAGE = 4096
+
+
+def compile_network(network: IntegerNetwork, config: AcceleratorConfig, *, trace: bool = False) -> Program:
+    """Compile one frame. With `trace`, the program also stores every node's map, for comparison and debugging.
+
+    Raises `CompileError` with a table of everything that cannot be mapped.
+    """
+    shapes = infer_shapes(network)
+    check_network(network, config, shapes)
+    lowered = lower(network, config, shapes, trace=trace)
+    instructions = lowered.instructions
+    timings = [timing(i, config) for i in instructions]
+    scheduled = schedule(instructions, dependencies(instructions, config), timings)
+    stored, result_bytes = _result_layout(lowered, shapes, network, config)
+    _assign_tables(instructions, scheduled.order)
+    streams = _lay_out_streams(instructions, scheduled.order, config, stream_base(len(instructions) + 1))
+    packets = [_packet(instructions[i], scheduled.waits[i]) for i in scheduled.order]
+    packets.append(_end_packet(instructions))
+    image = assemble(
+        packets,
+        streams.content,
+        config_hash=config.hash,
+        input_bytes=network.input.size**2 * network.input.channels,
+        result_bytes=result_bytes,
+        port_stride=streams.port_stride,
+    )
+    return Program(
+        image=image,
+        config_hash=config.hash,
+        input_bytes=network.input.size**2 * network.input.channels,
+        result_bytes=result_bytes,
+        stored=stored,
+        predicted_cycles=scheduled.cycles,
+        layers=_layers(network, instructions, scheduled),
+    )
+
+
+def _result_layout(
+    lowered: Lowered, shapes: dict[str, Shape], network: IntegerNetwork, config: AcceleratorConfig
+) -> tuple[tuple[StoredMap, ...], int]:
+    """Give every store its place in the result area: class scores first."""
+    last = network.nodes[-1].name
+    stored, offset = [], 0
+    for request in sorted(lowered.stores, key=lambda s: s.node != last):
+        instruction = lowered.instructions[request.instruction]
+        shape, buffer = shapes[request.node], lowered.buffers[request.node]
+        scores = request.node == last
+        stored.append(
+            StoredMap(
+                node=request.node,
+                offset=offset,
+                row=request.row,
+                rows=request.rows,
+                width=shape.width,
+                channels=shape.channels,
+                blocks=buffer.blocks // config.slices if scores else buffer.blocks,
+                groups=buffer.groups,
+                scores=scores,
+                instruction=request.instruction,
+            )
+        )
+        instruction.fields["address"] = offset
+        offset += request.rows * buffer.row_stride * config.pad_word_beats * config.bus_bytes
+    return tuple(stored), offset
+
+
+def _assign_tables(instructions: list[Instruction], order: list[int]) -> None:
+    """Keep the two most recently used activation tables of each engine loaded; load the others when they are needed."""
+    banks: dict[Engine, OrderedDict[int, int]] = {engine: OrderedDict() for engine in Engine}
+    for index in order:
+        instruction = instructions[index]
+        parameters = instruction.parameters
+        if parameters is None or parameters.requant.table is None:
+            continue
+        held = banks[instruction.engine]
+        identity = id(parameters.requant.table)
+        load = identity not in held
+        if load:
+            bank = len(held) if len(held) < TABLE_BANKS else held.popitem(last=False)[1]
+            held[identity] = bank
+        held.move_to_end(identity)
+        instruction.fields["requant"] |= {"table_load": int(load), "table_bank": held[identity]}
+
+
+@dataclass(frozen=True)
+class _Streams:
+    content: bytes
+    port_stride: int
+
+
+def _lay_out_streams(
+    instructions: list[Instruction], order: list[int], config: AcceleratorConfig, base: int
+) -> _Streams:
+    """Concatenate the parameters of all instructions, matmul's striped over the ports, and set the stream fields.
+
+    Instructions with equal parameters share one copy. A table stands right before them, and is skipped by instructions
+    that find it loaded.
+    """
+    word_bits = {
+        Engine.MATMUL: config.stream_bits,
+        Engine.DEPTHWISE: config.bus_bits,
+        Engine.NORM: config.bus_bits,
+    }
+    with_table = {
+        i.parameters.key for i in instructions if i.parameters is not None and i.fields["requant"].get("table_load")
+    }
+    matmul, other = bytearray(), bytearray()
+    places: dict[tuple[object, ...], tuple[int, int, int]] = {}  # offset, table words, parameter words
+    for index in order:
+        instruction = instructions[index]
+        parameters = instruction.parameters
+        if parameters is None:
+            continue
+        word = word_bits[instruction.engine] // 8
+        target = matmul if instruction.engine == Engine.MATMUL else other
+        if parameters.key not in places:
+            content = parameters.content()
+            table = b""
+            if parameters.key in with_table:
+                table = table_bytes(parameters.requant.table.numpy(), word * 8)
+            places[parameters.key] = (len(target), len(table) // word, len(content) // word)
+            target += table + content
+        offset, table_words, words = places[parameters.key]
+        load = instruction.fields["requant"].get("table_load", 0)
+        instruction.fields["stream_words"] = words + (table_words if load else 0)
+        instruction.fields["stream_address"] = offset + (0 if load else table_words * word)
+    port_stride = ceil(len(matmul) // config.bus_ports / PAGE) * PAGE
+    beats = np.frombuffer(bytes(matmul), np.uint8).reshape(-1, config.bus_ports, config.bus_bytes)
+    regions = b"".join(
+        (stripe := beats[:, port].tobytes()) + bytes(port_stride - len(stripe)) for port in range(config.bus_ports)
+    )
+    for instruction in instructions:
+        if instruction.parameters is not None:
+            address = instruction.fields["stream_address"]
+            in_matmul = instruction.engine == Engine.MATMUL
+            instruction.fields["stream_address"] = base + (
+                address // config.bus_ports if in_matmul else len(regions) + address
+            )
+    return _Streams(regions + bytes(other), port_stride)
+
+
+def _packet(instruction: Instruction, waits: list[int]) -> int:
+    opcode = Opcode[instruction.engine.name]
+    body = pack(BODIES[opcode], **instruction.fields)
+    return pack(Packet, opcode=opcode, waits=[w & 0xFFFF for w in waits], body=body)
+
+
+def _end_packet(instructions: list[Instruction]) -> int:
+    counts = [sum(i.engine == engine for i in instructions) for engine in Engine]
+    return pack(Packet, opcode=Opcode.END, waits=[c & 0xFFFF for c in counts])
+
+
+def _layers(
+    network: IntegerNetwork, instructions: list[Instruction], scheduled: Scheduled
+) -> tuple[dict[str, object], ...]:
+    """Per node: engines, instructions, useful multiply-accumulates, predicted first start and last end."""
+    result = []
+    for node in network.nodes:
+        own = [i for i, instruction in enumerate(instructions) if instruction.node == node.name]
+        if own:
+            result.append(
+                {
+                    "node": node.name,
+                    "engines": sorted({instructions[i].engine.name.lower() for i in own}),
+                    "instructions": len(own),
+                    "macs": sum(instructions[i].macs for i in own),
+                    "start": min(scheduled.start[i] for i in own),
+                    "end": max(scheduled.end[i] for i in own),
+                }
+            )
+    return tuple(result)

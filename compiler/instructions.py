@@ -1,0 +1,37 @@
+"""Instructions of a program before they are scheduled: what they do, read, write, and stream."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hw.control.descriptors import Engine
+from quant.integer_network import Requant
+
+__all__ = ["STATE_BUFFER", "Access", "Instruction", "Parameters"]
+
+STATE_BUFFER = 4  #: pseudo-pad of the state buffer: its addresses are tiles
+
+Access = list[tuple[int, np.ndarray]]  #: (pad, word addresses)
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """An instruction's part of a parameter stream. Instructions with equal keys share one copy in memory."""
+
+    key: tuple[object, ...]
+    content: Callable[[], bytes]  #: without the table
+    requant: Requant
+
+
+@dataclass(eq=False)
+class Instruction:
+    """One descriptor in the making. `fields` are those of its body; streams, tables, and waits come later."""
+
+    engine: Engine
+    node: str
+    fields: dict[str, object]
+    reads: Access = field(default_factory=list)
+    writes: Access = field(default_factory=list)
+    parameters: Parameters | None = None
+    macs: int = 0  #: useful multiply-accumulates, for utilisation

@@ -1,0 +1,500 @@
+"""IntegerNetwork -> instructions: row bands where maps are large, channel chunks where they are small.
+
+Rows are made on demand: to make a band of a node's rows, the rows of its inputs that it needs are made first. The
+order of emission is a valid sequential program; `compiler.schedule` finds the parallelism in it. Walked once without
+buffers to learn how many rows of each map live at a time, and once more to emit.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import ceil, gcd
+
+import numpy as np
+
+from compiler.buffers import Buffer, Lifetime, allocate, buffer_for
+from compiler.errors import CompileError, Obstacle
+from compiler.instructions import STATE_BUFFER, Instruction, Parameters
+from compiler.parameters import depthwise_parameters, matmul_parameters, matmul_weights, requant_parameters
+from compiler.shapes import Shape
+from hw.config import KERNEL_ROWS, AcceleratorConfig
+from hw.control.descriptors import Engine
+from quant.integer_network import AveragePool, Conv, Input, IntegerNetwork, LayerNorm, LinearAttention, Node, Requant
+from quant.numerics import Operand
+
+__all__ = ["Lowered", "lower"]
+
+CHUNK_TILES = 4  #: output tiles per instruction where whole maps are cut by channels: long enough to hide issue latency
+BAND_SLACK = (
+    2,
+    1,
+    0,
+)  #: extra bands kept per ring so that engines overlap; the first that fits the scratchpads is used
+
+
+@dataclass(frozen=True)
+class StoreRequest:
+    """Rows of a node's map that a STORE instruction (by index) writes to the result area."""
+
+    instruction: int
+    node: str
+    row: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """Instructions in sequential order and the placed buffers."""
+
+    instructions: list[Instruction]
+    buffers: dict[str, Buffer]
+    stores: list[StoreRequest]
+
+
+def lower(network: IntegerNetwork, config: AcceleratorConfig, shapes: dict[str, Shape], *, trace: bool) -> Lowered:
+    """Emit the instructions of one frame. With `trace`, every node's map is stored to the result area as well.
+
+    Raises `CompileError` if no choice of bands fits the scratchpads.
+    """
+    stuck = ""
+    for rows_limit in (1 << 16, 1):  # whole bands first, single rows where memory is short
+        for slack in BAND_SLACK:
+            plan = _Plan(network, config, shapes, trace, rows_limit)
+            plan.walk()
+            placed = allocate(plan.lifetimes(slack), config.pad_words)
+            if isinstance(placed, dict):
+                plan.emit(placed)
+                return Lowered(plan.instructions, placed, plan.stores)
+            stuck = placed
+    shape = shapes.get(stuck)
+    size = f"{shape.channels} x {shape.height} x {shape.width}" if shape else "unrolled image rows"
+    raise CompileError(
+        [Obstacle(stuck, f"no scratchpad has room for its map ({size})", "raise pad_words, or use a smaller image")]
+    )
+
+
+class _Plan:
+    """One walk over the network; see `lower`."""
+
+    def __init__(
+        self, network: IntegerNetwork, config: AcceleratorConfig, shapes: dict[str, Shape], trace: bool, rows_limit: int
+    ) -> None:
+        self.network, self.config, self.trace = network, config, trace
+        self.nodes: dict[str, Node] = {node.name: node for node in network.nodes}
+        self.image = network.input.name
+        stem = next(node for node in network.nodes if self.image in node.inputs)
+        out = shapes[stem.name]
+        # the image exists in scratchpads only as unrolled rows, in the geometry of the stem's output
+        unrolled = Shape(KERNEL_ROWS * config.stem_blocks * config.in_lanes, out.height, out.width)
+        self.shapes = shapes | {self.image: unrolled}
+        self.consumers: dict[str, list[Node]] = {name: [] for name in self.nodes}
+        for node in network.nodes:
+            for name in node.inputs:
+                self.consumers[name].append(node)
+        self.rows_limit = rows_limit
+        self.chunks = self._chunk_channels()
+        self.instructions: list[Instruction] = []
+        self.stores: list[StoreRequest] = []
+        self.buffers: dict[str, Buffer] = {}
+
+    # -- geometry --
+
+    def band_rows(self, name: str) -> int:
+        """Rows of a node that one instruction makes."""
+        shape = self.shapes[name]
+        rows = self.config.acc_depth // ceil(shape.width / self.config.pixels)
+        return max(1, min(shape.height, rows, 255, self.rows_limit))
+
+    def is_whole(self, name: str) -> bool:
+        """The map fits one instruction, so that the node may be cut by channels instead of rows."""
+        return self.band_rows(name) == self.shapes[name].height
+
+    def _chunk_channels(self) -> dict[str, int]:
+        lanes = self.config.in_lanes * self.config.out_lanes // gcd(self.config.in_lanes, self.config.out_lanes)
+        chunks = dict.fromkeys(self.nodes, max(lanes, CHUNK_TILES * self.config.out_lanes))
+        for node in self.network.nodes:  # everything on the way to an attention is cut by heads
+            names = list(node.inputs) if isinstance(node, LinearAttention) else []
+            while names:
+                name = names.pop()
+                if name not in chunks or chunks[name] == 3 * node.head_dim:
+                    continue
+                chunks[name] = 3 * node.head_dim
+                maker = self.nodes[name]
+                if isinstance(maker, Conv) and maker.groups > 1:
+                    names.extend(maker.inputs)
+        return chunks
+
+    def rows_needed(self, node: Node, source: str, row: int) -> tuple[int, int]:
+        """First and last+1 input rows that a node's rows from `row` on, and up to `row`, need."""
+        height = self.shapes[source].height
+        if isinstance(node, Conv) and node.is_depthwise:
+            reach = node.kernel // 2
+            return max(0, row * node.stride - reach), min(height, (row - 1) * node.stride + reach + 1)
+        if isinstance(node, (LinearAttention, AveragePool)):
+            return 0, height
+        return row, row
+
+    # -- the walk --
+
+    def walk(self) -> None:
+        """Make everything on demand, from the last node; record live rows and instruction ranges, emit nothing."""
+        self._run(lambda *_: None)
+
+    def emit(self, buffers: dict[str, Buffer]) -> None:
+        """Walk again with placed buffers, and emit."""
+        self.buffers = buffers
+        self._run(self._emit)
+
+    def _run(self, emit: Callable[[Node, range, range], None]) -> None:
+        self._emit_band = emit
+        self.rows_made = dict.fromkeys(self.nodes, 0)
+        self.channels_made = dict.fromkeys(self.nodes, 0)
+        self.live_rows = dict.fromkeys(self.nodes, 1)
+        self.steps = 0
+        self.touched: dict[str, list[int]] = {}
+        last = self.network.nodes[-1].name
+        self._ensure(last, self.shapes[last].height, self.shapes[last].channels)
+
+    def _ensure(self, name: str, row_end: int, channel_end: int) -> None:
+        """Make rows of a node up to `row_end`; of a whole map, channels up to `channel_end`."""
+        node, shape = self.nodes[name], self.shapes[name]
+        if isinstance(node, LinearAttention):
+            return self._ensure_attention(node)
+        if self.is_whole(name) and not isinstance(node, (Input, LayerNorm)):
+            while self.channels_made[name] < min(channel_end, shape.channels):
+                first = self.channels_made[name]
+                channels = range(first, min(first + self.chunks[name], shape.channels))
+                self._require(node, shape.height, channels)
+                self._made(node, range(shape.height), channels)
+                self.channels_made[name] = channels.stop
+            return None
+        while self.rows_made[name] < row_end:
+            first = self.rows_made[name]
+            rows = range(first, min(first + self.band_rows(name), shape.height))
+            self._require(node, rows.stop, range(shape.channels))
+            self._made(node, rows, range(shape.channels))
+        return None
+
+    def _require(self, node: Node, row_end: int, channels: range) -> None:
+        local = isinstance(node, AveragePool) or (isinstance(node, Conv) and node.groups > 1)
+        for source in node.inputs:
+            needed = channels.stop if local else self.shapes[source].channels
+            self._ensure(source, self.rows_needed(node, source, row_end)[1], needed)
+
+    def _ensure_attention(self, node: LinearAttention) -> None:
+        shape, d = self.shapes[node.name], node.head_dim
+        if self.rows_made[node.name]:
+            return
+        heads = self.shapes[node.inputs[0]].channels // (3 * d)
+        for head in range(heads):
+            for branch, source in enumerate(node.inputs):
+                self._ensure(source, self.shapes[source].height, 3 * d * (head + 1))
+                first = (branch * heads + head) * d
+                self._made(node, range(shape.height), range(first, first + d))
+
+    def _made(self, node: Node, rows: range, channels: range) -> None:
+        """A band or chunk of a node is about to be made, its inputs exist."""
+        for name in (node.name, *node.inputs):
+            self.touched.setdefault(name, [self.steps, self.steps])[1] = self.steps
+        self._emit_band(node, rows, channels)
+        self.steps += 1
+        self.rows_made[node.name] = rows.stop
+        last_channels = channels.stop == self.shapes[node.name].channels
+        if self.trace and last_channels and not isinstance(node, Input) and node is not self.network.nodes[-1]:
+            self.touched[node.name][1] = self.steps
+            self._emit_band(node, rows, range(0))
+            self.steps += 1
+        oldest = min(
+            (self._oldest_needed(reader, node.name) for reader in self.consumers[node.name]), default=rows.start
+        )
+        self.live_rows[node.name] = max(self.live_rows[node.name], rows.stop - min(oldest, rows.start))
+
+    def _oldest_needed(self, reader: Node, source: str) -> int:
+        made = self.rows_made[reader.name]
+        complete = made == self.shapes[reader.name].height
+        if complete and (not self.is_whole(reader.name) or isinstance(reader, LinearAttention)):
+            return self.shapes[source].height
+        return self.rows_needed(reader, source, 0 if complete else made)[0]
+
+    def lifetimes(self, slack: int) -> list[Lifetime]:
+        """Unplaced buffers after a walk."""
+        result = []
+        last = self.network.nodes[-1].name
+        for name, (first, end) in self.touched.items():
+            ring = self.live_rows[name] + slack * self.band_rows(name)
+            buffer = buffer_for(name, self.shapes[name], self.config, ring)
+            if name == last:
+                buffer = Buffer(name, buffer.blocks * self.config.slices, 1, 1)
+            result.append(Lifetime(buffer, first, end, self._preferred_pads(name, len(result))))
+        return result
+
+    def _preferred_pads(self, name: str, count: int) -> tuple[int, ...]:
+        """Keep what the depthwise and the matmul engine read, and what they write, in different pads."""
+        readers = self.consumers[name]
+        if any(isinstance(r, Conv) and r.is_depthwise for r in readers):
+            return (0, 3, 2, 1)
+        maker = self.nodes[name]
+        if isinstance(maker, Conv) and maker.is_depthwise:
+            return (1, 2, 3, 0)
+        return (2, 3, 1, 0) if count % 2 else (3, 2, 1, 0)
+
+    # -- emission --
+
+    def _emit(self, node: Node, rows: range, channels: range) -> None:
+        if not channels:
+            self._emit_store(node.name, rows)
+        elif isinstance(node, Input):
+            self._emit_load(node, rows)
+        elif isinstance(node, LinearAttention):
+            self._emit_attention(node, channels)
+        elif isinstance(node, AveragePool):
+            self._emit_pool(node, channels)
+        elif isinstance(node, LayerNorm):
+            self._emit_norm(node)
+        elif node.is_depthwise:
+            self._emit_depthwise(node, rows, channels)
+        else:
+            self._emit_matmul(node, rows, channels)
+        if node is self.network.nodes[-1] and channels and channels.stop == self.shapes[node.name].channels:
+            self._emit_store(node.name, range(1))
+
+    def _blocks(self, channels: range) -> range:
+        ti = self.config.in_lanes
+        return range(channels.start // ti, ceil(channels.stop / ti))
+
+    def _groups(self, name: str) -> int:
+        return ceil(self.shapes[name].width / self.config.pixels)
+
+    def _last_pixels(self, name: str) -> int:
+        return self.shapes[name].width - (self._groups(name) - 1) * self.config.pixels
+
+    def _emit_load(self, node: Input, rows: range) -> None:
+        buffer = self.buffers[node.name]
+        stem = self.consumers[node.name][0]
+        codes = stem.pad_value.tolist()
+        fields = {
+            "destination": buffer.view(rows.start),
+            "address": 0,
+            "row_bytes": node.size * node.channels,
+            "image_rows": node.size,
+            "first_row": rows.start * stem.stride - stem.kernel // 2,
+            "rows": len(rows),
+            "groups_per_row": buffer.groups,
+            **{f"pad_code{c}": codes[c] for c in range(3)},
+        }
+        self.instructions.append(
+            Instruction(Engine.LOAD, node.name, fields, writes=[(buffer.pad, buffer.addresses(rows))])
+        )
+
+    def _emit_matmul(self, node: Conv, rows: range, channels: range) -> None:
+        config = self.config
+        source_name = node.inputs[0]
+        source, target = self.buffers[source_name], self.buffers[node.name]
+        weights = matmul_weights(node, source_name == self.image, config)
+        in_blocks = ceil(weights.shape[2] / config.in_lanes)
+        first_block, tiles_per_group = 0, 0
+        if node.groups > 1:
+            tiles_per_group = weights.shape[1] // config.out_lanes
+            first_block = channels.start // weights.shape[1] * in_blocks
+        blocks = self._blocks(channels)
+        wide = node.requant.signed
+        fields = {
+            "source": source.view(rows.start, first_block),
+            "destination": target.view(rows.start, blocks.start),
+            "rows": len(rows),
+            "groups_per_row": self._groups(node.name),
+            "in_blocks": in_blocks,
+            "out_tiles": ceil(len(channels) / config.out_lanes),
+            "tiles_per_group": tiles_per_group,
+            "out_subblocks": ceil(len(channels) / config.requant_channels),
+            "slice_stride": target.blocks // config.slices if wide else 0,
+            "requant": self._requant_fields(node.requant) | {"wide": int(wide)},
+        }
+        groups_used = ceil(len(channels) / weights.shape[1]) if node.groups > 1 else 1
+        reads = [(source.pad, source.addresses(rows, range(first_block, first_block + groups_used * in_blocks)))]
+        writes = [(target.pad, target.addresses(range(1) if wide else rows, None if wide else blocks))]
+        if len(node.inputs) > 1:
+            residual = self.buffers[node.inputs[1]]
+            fields["residual"] = residual.view(rows.start, blocks.start)
+            reads.append((residual.pad, residual.addresses(rows, blocks)))
+        self.instructions.append(
+            Instruction(
+                Engine.MATMUL, node.name, fields, reads, writes,
+                Parameters(
+                    (node.name, channels.start),
+                    lambda: matmul_parameters(weights, node.requant, channels, config),
+                    node.requant,
+                ),
+                macs=len(rows) * self.shapes[node.name].width * len(channels) * node.weight[0].numel(),
+            )
+        )  # fmt: skip
+
+    def _emit_depthwise(self, node: Conv, rows: range, channels: range) -> None:
+        source, target = self.buffers[node.inputs[0]], self.buffers[node.name]
+        first = max(0, rows.start * node.stride - node.kernel // 2)
+        last = self.rows_needed(node, node.inputs[0], rows.stop)[1]
+        blocks = self._blocks(channels)
+        fields = {
+            "source": source.view(first, blocks.start),
+            "destination": target.view(rows.start, blocks.start),
+            "rows": len(rows),
+            "groups_per_row": target.groups,
+            "source_groups": source.groups,
+            "last_pixels": self._last_pixels(node.inputs[0]),
+            "blocks": len(blocks),
+            "kernel5": int(node.kernel == 5),
+            "stride2": int(node.stride == 2),
+            "top": first - (rows.start * node.stride - node.kernel // 2),
+            "source_rows": self.shapes[node.inputs[0]].height - first,
+            "requant": self._requant_fields(node.requant),
+        }
+        self.instructions.append(
+            Instruction(
+                Engine.DEPTHWISE, node.name, fields,
+                [(source.pad, source.addresses(range(first, last), blocks))],
+                [(target.pad, target.addresses(rows, blocks))],
+                Parameters(
+                    (node.name, channels.start),
+                    lambda: depthwise_parameters(node, channels, self.config),
+                    node.requant,
+                ),
+                macs=len(rows) * self.shapes[node.name].width * len(channels) * node.kernel**2,
+            )
+        )  # fmt: skip
+
+    def _emit_attention(self, node: LinearAttention, channels: range) -> None:
+        """State of one head, then its numerators and quotients; `channels` are the head's output channels."""
+        config, d = self.config, node.head_dim
+        index = channels.start // d  # of the state's scales
+        heads = self.shapes[node.inputs[0]].channels // (3 * d)
+        branch, head = divmod(index, heads)
+        source, target = self.buffers[node.inputs[branch]], self.buffers[node.name]
+        q, k, v = (self._blocks(range((3 * head + i) * d, (3 * head + i + 1) * d)) for i in range(3))
+        rows = range(self.shapes[node.name].height)
+        tiles = (1 + d // config.out_lanes) * (d // config.in_lanes)
+        slot = index % (config.state_tiles // tiles) * tiles
+        state = (STATE_BUFFER, slot + np.arange(tiles))
+        shape = self.shapes[node.name]
+        pixels = shape.height * shape.width
+        self.instructions.append(
+            Instruction(
+                Engine.ATTENTION, node.name,
+                {
+                    "source": source.view(0),
+                    "rows": len(rows),
+                    "groups_per_row": source.groups,
+                    "last_pixels": self._last_pixels(node.inputs[branch]),
+                    "blocks": d // config.in_lanes,
+                    "key_block": k.start,
+                    "value_block": v.start,
+                    "input_zero": node.input_zero[branch],
+                    "state_tile": slot,
+                    "state_multiplier": int(node.state_multiplier[index]),
+                    "state_shift": int(node.state_shift[index]),
+                    "sum_multiplier": int(node.sum_multiplier[index]),
+                    "sum_shift": int(node.sum_shift[index]),
+                },
+                [(source.pad, source.addresses(rows, range(k.start, v.stop)))],
+                [state],
+                macs=pixels * d * d,
+            )
+        )  # fmt: skip
+        blocks = self._blocks(channels)
+        step = max(1, config.acc_depth // source.groups)
+        for start in range(0, len(rows), step):
+            band = range(start, min(start + step, len(rows)))
+            self.instructions.append(
+                Instruction(
+                    Engine.MATMUL, node.name,
+                    {
+                        "source": source.view(band.start, q.start),
+                        "destination": target.view(band.start, blocks.start),
+                        "rows": len(band),
+                        "groups_per_row": source.groups,
+                        "in_blocks": d // config.in_lanes,
+                        "out_tiles": 1 + d // config.out_lanes,
+                        "out_subblocks": d // config.requant_channels,
+                        "relu": 1,
+                        "input_zero": node.input_zero[branch],
+                        "from_state": 1,
+                        "state_tile": slot,
+                        "requant": self._requant_fields(node.requant) | {"divide": 1},
+                    },
+                    [(source.pad, source.addresses(band, q)), state],
+                    [(target.pad, target.addresses(band, blocks))],
+                    Parameters(
+                        (node.name, channels.start),
+                        lambda: requant_parameters(node.requant, channels, config.out_lanes, config.stream_bits),
+                        node.requant,
+                    ),
+                    macs=len(band) * shape.width * d * (d + 1),
+                )
+            )  # fmt: skip
+
+    def _emit_pool(self, node: AveragePool, channels: range) -> None:
+        source, target = self.buffers[node.inputs[0]], self.buffers[node.name]
+        shape = self.shapes[node.inputs[0]]
+        blocks = self._blocks(channels)
+        self.instructions.append(
+            Instruction(
+                Engine.ATTENTION, node.name,
+                {
+                    "source": source.view(0, blocks.start),
+                    "destination": target.view(0, blocks.start),
+                    "rows": shape.height,
+                    "groups_per_row": source.groups,
+                    "last_pixels": self._last_pixels(node.inputs[0]),
+                    "pool": 1,
+                    "blocks": len(blocks),
+                    "sum_multiplier": node.multiplier,
+                    "sum_shift": node.shift,
+                    "sum_bias": node.bias,
+                    "out_zero": node.zero_point,
+                },
+                [(source.pad, source.addresses(range(shape.height), blocks))],
+                [(target.pad, target.addresses(range(1), blocks))],
+            )
+        )  # fmt: skip
+
+    def _emit_norm(self, node: LayerNorm) -> None:
+        source, target = self.buffers[node.inputs[0]], self.buffers[node.name]
+        channels = range(self.shapes[node.name].channels)
+        self.instructions.append(
+            Instruction(
+                Engine.NORM, node.name,
+                {
+                    "source": source.view(0),
+                    "destination": target.view(0),
+                    "channels": len(channels),
+                    "epsilon": node.epsilon,
+                    "requant": self._requant_fields(node.requant),
+                },
+                [(source.pad, source.addresses(range(1)))],
+                [(target.pad, target.addresses(range(1)))],
+                Parameters(
+                    (node.name, 0),
+                    lambda: requant_parameters(
+                        node.requant, channels, self.config.requant_channels, self.config.bus_bits
+                    ),
+                    node.requant,
+                ),
+            )
+        )  # fmt: skip
+
+    def _emit_store(self, name: str, rows: range) -> None:
+        buffer = self.buffers[name]
+        self.stores.append(StoreRequest(len(self.instructions), name, rows.start, len(rows)))
+        self.instructions.append(
+            Instruction(
+                Engine.STORE, name,
+                {"source": buffer.view(rows.start), "rows": len(rows), "words_per_row": buffer.row_stride},
+                reads=[(buffer.pad, buffer.addresses(rows))],
+            )
+        )  # fmt: skip
+
+    def _requant_fields(self, requant: Requant) -> dict[str, int]:
+        return {
+            "operand": int(requant.operand),
+            "index_zero": requant.index_zero if requant.operand == Operand.TABLE else 0,
+            "residual_zero": requant.residual_zero,
+            "shift2": requant.shift2,
+        }

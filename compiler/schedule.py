@@ -1,0 +1,122 @@
+"""Which instruction runs when: dependencies from what instructions read and write, then list scheduling.
+
+The instructions come in a valid sequential order. Dependencies are found word by word (read after write, write after
+read, write after write); a greedy list scheduler then gives every engine its order, by the predicted cycles; and what
+an instruction depends on becomes the event counts that it waits for.
+"""
+
+from dataclasses import dataclass
+from heapq import heappop, heappush
+
+import numpy as np
+
+from compiler.cycles import Timing
+from compiler.instructions import STATE_BUFFER, Access, Instruction
+from hw.config import AcceleratorConfig
+from hw.control.descriptors import Engine
+
+__all__ = ["Scheduled", "dependencies", "schedule"]
+
+
+def dependencies(instructions: list[Instruction], config: AcceleratorConfig) -> list[set[int]]:
+    """Indices of the instructions that each instruction must wait for."""
+    sizes = [*config.pad_words, config.state_tiles]
+    assert len(sizes) == STATE_BUFFER + 1
+    writer = [np.full(size, -1, np.int32) for size in sizes]
+    readers = [np.full((len(Engine), size), -1, np.int32) for size in sizes]
+    result: list[set[int]] = []
+    for index, instruction in enumerate(instructions):
+        needs: set[int] = set()
+        for pad, words in instruction.reads:
+            needs.update(np.unique(writer[pad][words]).tolist())
+            # Readers of one engine keep their order, so that its last reader stands for all of them.
+            needs.update(np.unique(readers[pad][instruction.engine, words]).tolist())
+        for pad, words in instruction.writes:
+            needs.update(np.unique(writer[pad][words]).tolist())
+            needs.update(np.unique(readers[pad][:, words]).tolist())
+        _mark(instruction.reads, index, [r[instruction.engine] for r in readers])
+        _mark(instruction.writes, index, writer)
+        for pad, words in instruction.writes:
+            readers[pad][:, words] = -1
+        needs.discard(-1)
+        needs.discard(index)
+        result.append(needs)
+    return result
+
+
+def _mark(accesses: Access, index: int, columns: list[np.ndarray]) -> None:
+    for pad, words in accesses:
+        columns[pad][words] = index
+
+
+@dataclass(frozen=True)
+class Scheduled:
+    """Indices of the instructions in dispatch order, the event counts each waits for, and the predicted times."""
+
+    order: list[int]
+    waits: list[list[int]]  #: by instruction index, by engine
+    start: list[int]
+    end: list[int]
+
+    @property
+    def cycles(self) -> int:
+        """Predicted end of the last instruction."""
+        return max(self.end, default=0)
+
+
+def schedule(instructions: list[Instruction], needs: list[set[int]], timings: list[Timing]) -> Scheduled:
+    """List scheduling: a free engine takes the first instruction (in the given order) that is ready.
+
+    The dispatch order is that of the start times, so everything that an instruction waits for is dispatched before it.
+    """
+    count = len(instructions)
+    missing = [len(n) for n in needs]
+    users: list[list[int]] = [[] for _ in range(count)]
+    for index, needed in enumerate(needs):
+        for n in needed:
+            users[n].append(index)
+    ready: dict[Engine, list[int]] = {engine: [] for engine in Engine}
+    for index in range(count):
+        if not missing[index]:
+            heappush(ready[instructions[index].engine], index)
+    start, end = [0] * count, [0] * count
+    events: list[tuple[int, int, int]] = []  # (time, kind: 0 finished, 1 engine free, index)
+    idle = set(Engine)
+    order: list[int] = []
+    now = 0
+    while True:
+        for engine in Engine:
+            if engine in idle and ready[engine]:
+                index = heappop(ready[engine])
+                start[index], end[index] = now, now + timings[index].latency
+                heappush(events, (now + timings[index].busy, 1, index))
+                heappush(events, (end[index], 0, index))
+                idle.discard(engine)
+                order.append(index)
+        if not events:
+            break
+        now = events[0][0]
+        while events and events[0][0] == now:
+            _, kind, index = heappop(events)
+            if kind:
+                idle.add(instructions[index].engine)
+                continue
+            for user in users[index]:
+                missing[user] -= 1
+                if not missing[user]:
+                    heappush(ready[instructions[user].engine], user)
+    return Scheduled(order, _waits(instructions, needs, order), start, end)
+
+
+def _waits(instructions: list[Instruction], needs: list[set[int]], order: list[int]) -> list[list[int]]:
+    position: dict[int, int] = {}
+    counts = dict.fromkeys(Engine, 0)
+    for index in order:
+        counts[instructions[index].engine] += 1
+        position[index] = counts[instructions[index].engine]
+    waits = [[0] * len(Engine) for _ in instructions]
+    for index, needed in enumerate(needs):
+        for n in needed:
+            engine = instructions[n].engine
+            waits[index][engine] = max(waits[index][engine], position[n])
+    return waits

@@ -1,0 +1,42 @@
+"""Shapes of every tensor of an integer network."""
+
+from dataclasses import dataclass
+
+from compiler.errors import CompileError, Obstacle
+from quant.integer_network import AveragePool, Conv, Input, IntegerNetwork, LinearAttention
+
+__all__ = ["Shape", "infer_shapes"]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Channels and size of a feature map."""
+
+    channels: int
+    height: int
+    width: int
+
+
+def infer_shapes(network: IntegerNetwork) -> dict[str, Shape]:
+    """Shape of every node's tensor. Raises `CompileError` where an input does not have the expected channels."""
+    shapes: dict[str, Shape] = {}
+    for node in network.nodes:
+        if isinstance(node, Input):
+            shapes[node.name] = Shape(node.channels, node.size, node.size)
+            continue
+        source = shapes[node.inputs[0]]
+        channels, height, width = source.channels, source.height, source.width
+        if isinstance(node, Conv):
+            expected = node.weight.shape[1] * node.groups
+            if expected != channels:
+                raise CompileError(
+                    [Obstacle(node.name, f"expects {expected} channels, gets {channels}", "quantize again")]
+                )
+            channels = node.weight.shape[0]
+            height, width = (height - 1) // node.stride + 1, (width - 1) // node.stride + 1
+        elif isinstance(node, LinearAttention):
+            channels = sum(shapes[name].channels for name in node.inputs) // 3
+        elif isinstance(node, AveragePool):
+            height = width = 1
+        shapes[node.name] = Shape(channels, height, width)
+    return shapes
