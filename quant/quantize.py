@@ -1,0 +1,444 @@
+"""Post-training quantization: a float EfficientViT and calibration images become an `IntegerNetwork`.
+
+First the float network runs on the calibration images, watched by observers. Then every operation gets the integers
+that make it compute the same thing on codes: ranges give scales and zero-points, scales give multipliers and shifts,
+zero-points and biases are folded together, image normalisation is folded into the first convolution.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from quant import numerics
+from quant.data import normalise
+from quant.graph import INPUT, FloatAttention, FloatConv, FloatGraph, FloatLayerNorm, FloatNode, FloatPool
+from quant.integer_network import AveragePool, Conv, Input, IntegerNetwork, LayerNorm, LinearAttention, Node, Requant
+from quant.models.efficientvit import EfficientViT
+from quant.numerics import Operand
+from quant.observers import OBSERVERS, Extremes, Histogram, affine_range, symmetric_limit
+from quant.scales import (
+    BIAS_LIMIT,
+    AffineFormat,
+    fixed_point,
+    hardswish_table,
+    quantize_weight,
+    shared_fixed_point,
+    signed_fixed_point,
+)
+
+__all__ = ["QuantizationError", "QuantizerConfig", "calibrate", "quantize"]
+
+#: channels with small ranges get scales down to this part of the largest one: multipliers keep 10 significant bits
+LEAST_CHANNEL_SCALE = 1 / 64
+#: the largest calibrated class score takes this part of the 16-bit range
+SCORE_SHARE = 0.5
+#: guard bits of a residual sum, where the 24-bit stage has room for them
+GUARD_BITS = 12
+#: epsilon of LayerNorm in integers stays below this
+EPSILON_LIMIT = 1 << 40
+
+#: `progress(done, text)` is told how much of the work is done, 0..1, and what is going on
+Progress = Callable[[float, str], None]
+
+
+class QuantizationError(ValueError):
+    """A model or images that cannot be quantized; the message names the layer and what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizerConfig:
+    """What the codes look like and how their ranges are chosen. Widths must match the accelerator's.
+
+    Raises ValueError for values out of range.
+    """
+
+    weight_bits: int = 8
+    act_bits: int = 8
+    state_bits: int = 8  #: of the linear-attention state and row sums
+    divisor_mantissa_bits: int = 8  #: index bits of the reciprocal table; 0 is a power-of-two divisor
+    table_index_bits: int = 10  #: index bits of the activation tables
+    observer: str = "mse"  #: rule that turns watched values into ranges; see `quant.observers`
+    per_channel_depthwise_input: bool = True  #: a scale and zero-point per channel where only depthwise filters read
+    batch_size: int = 32  #: calibration images at a time
+
+    def __post_init__(self) -> None:
+        ranges = {
+            "weight_bits": (2, 8),
+            "act_bits": (2, 8),
+            "state_bits": (2, 8),
+            "divisor_mantissa_bits": (0, 10),
+            "table_index_bits": (4, 12),
+            "batch_size": (1, 4096),
+        }
+        for name, (low, high) in ranges.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+                raise ValueError(f"{name} = {value!r} is not an integer from {low} to {high}")
+        if self.observer not in OBSERVERS:
+            raise ValueError(f"observer = {self.observer!r} is not one of {', '.join(OBSERVERS)}")
+
+
+def quantize(
+    model: EfficientViT,
+    images_uint8: np.ndarray,
+    mean: Sequence[float],
+    std: Sequence[float],
+    config: QuantizerConfig | None = None,
+    progress: Progress | None = None,
+) -> IntegerNetwork:
+    """Quantize a classifier.
+
+    Parameters
+    ----------
+    model : with or without batch norms; left as it is.
+    images_uint8 : (N, size, size, 3) calibration images; 256 or more give good ranges.
+    mean, std : per-channel normalisation constants for pixels scaled to 0..1.
+    progress : called as `progress(done, text)`, done in 0..1.
+
+    Returns
+    -------
+    The network. `info["formats"]` has every tensor's scale and zero-point, `info["quantizer"]` the configuration.
+
+    Raises
+    ------
+    QuantizationError : the images do not fit, or the float network has infinite or undefined values.
+    """
+    config = config or QuantizerConfig()
+    images = np.asarray(images_uint8)
+    _check_images(images, mean, std)
+    graph = FloatGraph.from_model(model)
+    observers = calibrate(graph, images, mean, std, config, progress)
+    quantizer = _Quantizer(graph, observers, config, images.shape[1], mean, std)
+    for index, node in enumerate(graph.nodes):
+        if progress:
+            progress(0.8 + 0.2 * index / len(graph.nodes), f"quantizing {node.name}")
+        quantizer.add(node)
+    info = {
+        "quantizer": asdict(config),
+        "calibration_images": len(images),
+        "mean": [float(x) for x in mean],
+        "std": [float(x) for x in std],
+        "formats": {
+            name: {"scale": form.scale.tolist(), "zero_point": form.zero.tolist()}
+            for name, form in quantizer.formats.items()
+        },
+    }
+    return IntegerNetwork(tuple(quantizer.nodes), info)
+
+
+def _check_images(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> None:
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != images.shape[2] or images.shape[3] != 3:
+        raise QuantizationError(
+            f"calibration images must be uint8 (N, size, size, 3), not {images.dtype} {images.shape}"
+        )
+    if not len(images):
+        raise QuantizationError("there are no calibration images; give at least one, better 256")
+    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+        raise QuantizationError(f"mean {mean} and std {std} must be three numbers each, std positive")
+
+
+def calibrate(
+    graph: FloatGraph,
+    images: np.ndarray,
+    mean: Sequence[float],
+    std: Sequence[float],
+    config: QuantizerConfig,
+    progress: Progress | None = None,
+) -> dict[tuple[str, str], Extremes]:
+    """Run the float network on all images; observers are keyed by (node, tensor) with the names of `FloatNode.run`."""
+    observers: dict[tuple[str, str], Extremes] = {}
+    for start in range(0, len(images), config.batch_size):
+        if progress:
+            progress(0.8 * start / len(images), f"calibrating on image {start + 1} of {len(images)}")
+        batch = normalise(images[start : start + config.batch_size], mean, std)
+        for node, tensors in graph.run(batch):
+            for kind, values in tensors.items():
+                # Only the extremes of a sum's parts and of pre-activations matter; the rest needs distributions.
+                observer = observers.setdefault((node.name, kind), Extremes() if kind == "linear" else Histogram())
+                per_channel = kind in ("state", "sums") or (
+                    kind == "output" and config.per_channel_depthwise_input and _only_depthwise_reads(graph, node)
+                )
+                channels_first = values.transpose(0, 1).flatten(1) if per_channel else values.reshape(1, -1)
+                try:
+                    observer.update(channels_first)
+                except ValueError as error:
+                    raise QuantizationError(f"{node.name}: {error}; the checkpoint is damaged") from error
+    return observers
+
+
+def _only_depthwise_reads(graph: FloatGraph, node: FloatNode) -> bool:
+    """Whether every reader is a depthwise filter: then each channel may have its own scale and zero-point."""
+    readers = graph.readers[node.name]
+    return bool(readers) and all(
+        isinstance(reader, FloatConv) and reader.is_depthwise and reader.inputs[0] == node.name for reader in readers
+    )
+
+
+class _Quantizer:
+    """Makes integer nodes one after the other; `formats` holds the format of every tensor made so far."""
+
+    def __init__(
+        self,
+        graph: FloatGraph,
+        observers: dict[tuple[str, str], Extremes],
+        config: QuantizerConfig,
+        size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+    ) -> None:
+        self.graph, self.observers, self.config = graph, observers, config
+        # Codes are the high bits of the bytes: code c stands for the middle of its bytes, `step * c + middle`.
+        step = 1 << (8 - config.act_bits)
+        middle = (step - 1) / 2
+        mean255, std255 = 255.0 * torch.tensor(mean).double(), 255.0 * torch.tensor(std).double()
+        zero = torch.round((mean255 - middle) / step).long().clamp(0, (1 << config.act_bits) - 1)
+        #: what the zero code of each colour really stands for
+        self.input_offset = (step * zero + middle - mean255) / std255
+        self.formats = {INPUT: AffineFormat(step / std255, zero, config.act_bits)}
+        self.nodes: list[Node] = [Input(name=INPUT, channels=3, size=size, bits=config.act_bits)]
+
+    def add(self, node: FloatNode) -> None:
+        """Append the integer node of a float one."""
+        makers = {
+            FloatConv: self._conv,
+            FloatAttention: self._attention,
+            FloatPool: self._pool,
+            FloatLayerNorm: self._layer_norm,
+        }
+        try:
+            self.nodes.append(makers[type(node)](node))
+        except ValueError as error:
+            raise QuantizationError(f"{node.name}: {error}") from error
+
+    # -- convolutions --
+
+    def _conv(self, node: FloatConv) -> Conv:
+        source = self.formats[node.inputs[0]]
+        weight, bias = node.weight.double(), node.bias.double()
+        if node.inputs[0] == INPUT:
+            bias = bias + (weight * self.input_offset[:, None, None]).sum((1, 2, 3))
+        scale = source.scale
+        if len(scale) > 1 and not node.is_depthwise:
+            # One accumulator adds all input channels, so their scales move into the weights.
+            weight, scale = weight * scale[:, None, None], torch.ones(1, dtype=torch.float64)
+        codes, weight_scale = quantize_weight(
+            weight, self.config.weight_bits, least_scale=bias.abs() / (scale * BIAS_LIMIT)
+        )
+        unit = weight_scale * scale  # (O,) real value of one accumulator unit
+        channels = weight.shape[1] * node.groups
+        zeros = source.zero.expand(channels)
+        zero_rows = zeros.reshape(node.groups, -1).repeat_interleave(len(weight) // node.groups, 0)
+        folded = (codes.long() * zero_rows[:, :, None, None]).sum((1, 2, 3))
+        return Conv(
+            name=node.name,
+            inputs=node.inputs,
+            weight=codes,
+            requant=self._conv_requant(node, unit, torch.round(bias / unit).long() - folded),
+            pad_value=zeros.clone(),
+            stride=node.stride,
+            groups=node.groups,
+            weight_bits=self.config.weight_bits,
+        )
+
+    def _conv_requant(self, node: FloatConv, unit: Tensor, bias: Tensor) -> Requant:
+        if node.activation:
+            return self._activation_requant(node, unit, bias)
+        if len(node.inputs) == 2:
+            return self._residual_requant(node, unit, bias)
+        form = self._scores_format(node) if node is self.graph.nodes[-1] else self._output_format(node)
+        multiplier, shift = fixed_point(unit / form.scale)
+        return self._requant(node, form, bias=bias, multiplier=multiplier, shift=shift)
+
+    def _activation_requant(self, node: FloatConv | FloatLayerNorm, unit: Tensor, bias: Tensor) -> Requant:
+        form = self._output_format(node)
+        linear = self.observers[node.name, "linear"]
+        # Pre-activations beyond the range of the output would only be clamped.
+        largest = float((form.scale * ((1 << form.bits) - 1 - form.zero)).max())
+        high = min(float(linear.maximum.max()), _inverse_hardswish(largest))
+        table = hardswish_table(float(linear.minimum.min()), high, self.config.table_index_bits)
+        multiplier, shift = signed_fixed_point(unit / table.index_scale)
+        multiplier2, shift2 = shared_fixed_point(table.value_scale / form.scale)
+        # The scale is whatever the integers make it, so rounding the multiplier costs nothing.
+        exact = table.value_scale * 2.0**shift2 / multiplier2.double()
+        return self._requant(
+            node,
+            AffineFormat(exact, form.zero, form.bits),
+            bias=bias,
+            multiplier=multiplier,
+            shift=shift,
+            multiplier2=multiplier2,
+            shift2=shift2,
+            operand=Operand.TABLE,
+            table=table.entries,
+            index_zero=table.index_zero,
+        )
+
+    def _residual_requant(self, node: FloatConv, unit: Tensor, bias: Tensor) -> Requant:
+        form, residual = self._output_format(node), self.formats[node.inputs[1]]
+        linear = self.observers[node.name, "linear"]
+        reach = max(float(linear.maximum.max()), -float(linear.minimum.min()), float(form.scale))
+        ratio = float(residual.scale / form.scale)
+        # The stage may reach a quarter of its range, the multiplier must fit.
+        guard = min(
+            GUARD_BITS,
+            numerics.STAGE_BITS - 3 - math.ceil(math.log2(reach / float(form.scale))),
+            numerics.MULTIPLIER2_BITS - 1 - math.floor(math.log2(ratio)),
+        )
+        guard = max(guard, 0)
+        multiplier, shift = fixed_point(unit / form.scale * 2**guard)
+        multiplier2 = round(ratio * 2**guard)
+        if multiplier2 >= 1 << numerics.MULTIPLIER2_BITS:
+            raise ValueError(f"the residual's scale is {ratio:g} times that of the sum")
+        return self._requant(
+            node,
+            form,
+            bias=bias,
+            multiplier=multiplier,
+            shift=shift,
+            multiplier2=torch.tensor([multiplier2]),
+            shift2=guard,
+            operand=Operand.RESIDUAL,
+            residual_zero=int(residual.zero),
+        )
+
+    # -- everything else --
+
+    def _attention(self, node: FloatAttention) -> LinearAttention:
+        bits, observer = self.config.state_bits, self.config.observer
+        form, sources = self._output_format(node), [self.formats[name] for name in node.inputs]
+        levels = numerics.weight_range(bits)[1]
+        limits = [
+            symmetric_limit(self.observers[node.name, kind], bits, observer).double() for kind in ("state", "sums")
+        ]
+        state_scale, sum_scale = (torch.where(limit > 0, limit, torch.ones_like(limit)) / levels for limit in limits)
+        source_scale = torch.cat([source.scale for source in sources]).repeat_interleave(
+            len(state_scale) // len(sources)
+        )
+        state_multiplier, state_shift = fixed_point(source_scale**2 / state_scale)
+        sum_multiplier, sum_shift = fixed_point(source_scale / sum_scale)
+
+        # The quotient of integers N / D stands for N / D * state_scale / sum_scale. It gets `fraction` bits such that
+        # what the output can hold fits in 16 bits.
+        largest = float(form.scale) * max(int(form.zero), (1 << form.bits) - 1 - int(form.zero)) + float(form.scale)
+        reach = largest * sum_scale / state_scale
+        fraction = torch.floor(torch.log2(((1 << (numerics.OPERAND_BITS - 1)) - 1) / reach)).long().clamp(-16, 14)
+        factor = torch.ldexp(state_scale / (sum_scale * form.scale), -fraction)
+        multiplier2, shift2 = shared_fixed_point(factor)
+        heads_to_channels = node.head_dim
+        requant = self._requant(
+            node,
+            form,
+            bias=torch.zeros(len(factor) * heads_to_channels, dtype=torch.int64),
+            multiplier=torch.zeros(1, dtype=torch.int64),
+            shift=(numerics.RECIPROCAL_BITS - fraction).repeat_interleave(heads_to_channels),
+            multiplier2=multiplier2.repeat_interleave(heads_to_channels),
+            shift2=shift2,
+            operand=Operand.STAGE,
+        )
+        return LinearAttention(
+            name=node.name,
+            inputs=node.inputs,
+            head_dim=node.head_dim,
+            input_zero=tuple(int(source.zero) for source in sources),
+            state_multiplier=state_multiplier,
+            state_shift=state_shift,
+            sum_multiplier=sum_multiplier,
+            sum_shift=sum_shift,
+            requant=requant,
+            state_bits=bits,
+            mantissa_bits=self.config.divisor_mantissa_bits,
+        )
+
+    def _pool(self, node: FloatPool) -> AveragePool:
+        form, source = self._output_format(node), self.formats[node.inputs[0]]
+        self.formats[node.name] = form
+        pixels = self._pixels(node)
+        multiplier, shift = fixed_point(source.scale / (form.scale * pixels))
+        return AveragePool(
+            name=node.name,
+            inputs=node.inputs,
+            bias=-pixels * int(source.zero),
+            multiplier=int(multiplier),
+            shift=int(shift),
+            zero_point=int(form.zero),
+            out_bits=form.bits,
+        )
+
+    def _layer_norm(self, node: FloatLayerNorm) -> LayerNorm:
+        source = self.formats[node.inputs[0]]
+        gain, shift = node.weight.double(), node.bias.double()
+        one = 1 << numerics.NORM_FRACTION_BITS
+        # A gain that is next to nothing beside its shift would make the bias too large.
+        least = shift.abs() * one / BIAS_LIMIT
+        gain = torch.where(gain.abs() < least, torch.where(gain < 0, -least, least), gain)
+        bias = torch.where(gain == 0, 0.0, shift * one / torch.where(gain == 0, 1.0, gain))
+        epsilon = round(node.epsilon * len(gain) ** 2 / float(source.scale) ** 2)
+        return LayerNorm(
+            name=node.name,
+            inputs=node.inputs,
+            epsilon=min(max(epsilon, 1), EPSILON_LIMIT - 1),
+            requant=self._activation_requant(node, gain / one, torch.round(bias).long()),
+        )
+
+    def _pixels(self, node: FloatPool) -> int:
+        """Pixels of the map that is pooled: the input's size, halved by every convolution of stride 2, squared."""
+        size = self.nodes[0].size
+        for conv in self.nodes:
+            if isinstance(conv, Conv) and conv.stride == 2:
+                size = (size - 1) // 2 + 1
+        return size * size
+
+    # -- formats and records --
+
+    def _output_format(self, node: FloatNode) -> AffineFormat:
+        low, high = affine_range(self.observers[node.name, "output"], self.config.act_bits, self.config.observer)
+        low, high = low.double(), high.double()
+        high = torch.maximum(high, low + (high - low).max() * LEAST_CHANNEL_SCALE)
+        return AffineFormat.from_range(low, high, self.config.act_bits)
+
+    def _scores_format(self, node: FloatNode) -> AffineFormat:
+        observer = self.observers[node.name, "output"]
+        largest = max(float(observer.maximum), -float(observer.minimum)) or 1.0
+        codes = (1 << (numerics.OPERAND_BITS - 1)) - 1
+        scale = torch.tensor([largest / (SCORE_SHARE * codes)], dtype=torch.float64)
+        return AffineFormat(scale, torch.zeros(1, dtype=torch.int64), numerics.OPERAND_BITS, signed=True)
+
+    def _requant(
+        self,
+        node: FloatNode,
+        form: AffineFormat,
+        *,
+        bias: Tensor,
+        multiplier: Tensor,
+        shift: Tensor,
+        multiplier2: Tensor | None = None,
+        **settings: object,
+    ) -> Requant:
+        """Record the format of the node's output, and give every channel its own values."""
+        self.formats[node.name] = form
+        channels = len(bias)
+
+        def per_channel(values: Tensor) -> Tensor:
+            return values.expand(channels).clone()
+
+        return Requant(
+            bias=bias,
+            multiplier=per_channel(multiplier),
+            shift=per_channel(shift),
+            zero_point=per_channel(form.zero),
+            multiplier2=per_channel(torch.zeros(1, dtype=torch.int64) if multiplier2 is None else multiplier2),
+            out_bits=form.bits,
+            signed=form.signed,
+            **settings,
+        )
+
+
+def _inverse_hardswish(y: float) -> float:
+    """The non-negative x with hardswish(x) = y >= 0."""
+    return y if y >= 3.0 else (math.sqrt(9.0 + 24.0 * y) - 3.0) / 2.0
