@@ -1,0 +1,84 @@
+"""Several readers on one AXI4 read port."""
+
+from amaranth.hdl import Cat, Module, Signal
+from amaranth.lib import fifo, wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.bus.axi4 import Axi4Read, drive_read_constants
+
+__all__ = ["ReadArbiter"]
+
+
+class ReadArbiter(wiring.Component):
+    """Share an AXI4 read port between `readers` initiators, burst by burst in round robin.
+
+    Bursts are answered in the order of their grants, which a small FIFO remembers; responses follow it. An initiator
+    that does not take its data blocks the others, so initiators must reserve room before they ask (`AxiReader` does).
+
+    Latency: 1 cycle for addresses, 0 for data. Throughput: one burst per cycle.
+
+    Parameters
+    ----------
+    data_width : bits of the bus.
+    readers : number of initiators.
+    bursts_in_flight : depth of the order FIFO.
+
+    Members
+    -------
+    readers : array of In(Axi4Read)
+    bus : Out(Axi4Read)
+    """
+
+    def __init__(self, *, data_width: int, readers: int, bursts_in_flight: int = 16) -> None:
+        self._bursts_in_flight = bursts_in_flight
+        super().__init__({"readers": In(Axi4Read(data_width)).array(readers), "bus": Out(Axi4Read(data_width))})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        readers = list(self.readers)
+        m.submodules.order = order = fifo.SyncFIFO(
+            width=max(1, (len(readers) - 1).bit_length()), depth=self._bursts_in_flight
+        )
+        m.d.comb += drive_read_constants(self.bus)
+
+        # AR: the next initiator after the last granted one that asks
+        granted = Signal(range(len(readers)))
+        choice = Signal(range(len(readers)))
+        requested = Signal()
+        m.d.comb += [choice.eq(granted), requested.eq(Cat(r.arvalid for r in readers).any())]
+        with m.Switch(granted):
+            for last in range(len(readers)):
+                with m.Case(last):
+                    for step in range(len(readers) - 1, 0, -1):
+                        candidate = (last + step) % len(readers)
+                        with m.If(readers[candidate].arvalid):
+                            m.d.comb += choice.eq(candidate)
+
+        arvalid = Signal()
+        take = Signal()
+        m.d.comb += [self.bus.arvalid.eq(arvalid), take.eq((~arvalid | self.bus.arready) & order.w_rdy)]
+        with m.If(self.bus.arready):
+            m.d.sync += arvalid.eq(0)
+        with m.If(take & requested):
+            m.d.sync += [arvalid.eq(1), granted.eq(choice)]
+        with m.Switch(choice):
+            for index, reader in enumerate(readers):
+                with m.Case(index):
+                    m.d.comb += reader.arready.eq(take)
+                    with m.If(take):
+                        m.d.sync += [self.bus.araddr.eq(reader.araddr), self.bus.arlen.eq(reader.arlen)]
+        m.d.comb += [order.w_data.eq(choice), order.w_en.eq(take & requested)]
+
+        # R: to the initiator of the oldest burst
+        for index, reader in enumerate(readers):
+            mine = order.r_rdy & (order.r_data == index)
+            m.d.comb += [
+                reader.rdata.eq(self.bus.rdata),
+                reader.rresp.eq(self.bus.rresp),
+                reader.rlast.eq(self.bus.rlast),
+                reader.rvalid.eq(self.bus.rvalid & mine),
+            ]
+            with m.If(mine):
+                m.d.comb += self.bus.rready.eq(reader.rready)
+        m.d.comb += order.r_en.eq(self.bus.rvalid & self.bus.rready & self.bus.rlast)
+        return m

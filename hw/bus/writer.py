@@ -1,0 +1,116 @@
+"""AXI4 write engine: commands and a stream of data in."""
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import fifo, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.bus.axi4 import MAX_BURST_BEATS, Axi4Write, Response, drive_write_constants
+from hw.bus.bursts import BurstCommand, BurstSplitter
+
+__all__ = ["AxiWriter"]
+
+BURSTS_IN_FLIGHT = 16
+
+
+class AxiWriter(wiring.Component):
+    """Write a stream to memory, in command order.
+
+    A burst is issued only when all of its data is in the FIFO, so that it never occupies the bus while data is missing,
+    and so that everything issued completes after `halt`. Address and first data beat are offered together.
+
+    Throughput: one beat per cycle, while the FIFO has the next burst's data.
+
+    Parameters
+    ----------
+    data_width : bits of the bus.
+    fifo_depth : beats in the FIFO, at least `MAX_BURST_BEATS`; twice that for full bandwidth.
+
+    Members
+    -------
+    command : In(stream of BurstCommand), with aligned addresses
+    data : In(stream of data_width bits)
+    bus : Out(Axi4Write)
+    done : Out(1), pulse per command, after its last write response
+    halt : In(1), issue no more bursts; those already issued complete
+    error : Out(1), pulse per response that is not OKAY
+    outstanding : Out(1), a burst is in flight
+    """
+
+    def __init__(self, *, data_width: int, fifo_depth: int = 2 * MAX_BURST_BEATS) -> None:
+        if fifo_depth < MAX_BURST_BEATS:
+            raise ValueError(f"fifo_depth = {fifo_depth} is too small; use at least {MAX_BURST_BEATS}")
+        self._data_width = data_width
+        self._fifo_depth = fifo_depth
+        super().__init__(
+            {
+                "command": In(stream.Signature(BurstCommand)),
+                "data": In(stream.Signature(data_width)),
+                "bus": Out(Axi4Write(data_width)),
+                "done": Out(1),
+                "halt": In(1),
+                "error": Out(1),
+                "outstanding": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.splitter = splitter = BurstSplitter(self._data_width)
+        m.submodules.fifo = queue = fifo.SyncFIFOBuffered(width=self._data_width, depth=self._fifo_depth)
+        m.submodules.order = order = fifo.SyncFIFO(width=1, depth=BURSTS_IN_FLIGHT)  # bursts in flight: last of theirs?
+        wiring.connect(m, wiring.flipped(self.command), splitter.command)
+        wiring.connect(m, wiring.flipped(self.data), queue.w_stream)
+        m.d.comb += drive_write_constants(self.bus)
+
+        # a burst starts when its data is there, and the previous one has left
+        burst = splitter.burst
+        available = Signal(range(self._fifo_depth + 1))  # beats in the FIFO that belong to no burst yet
+        awvalid = Signal()
+        beats_left = Signal(range(MAX_BURST_BEATS + 1))  # of the burst on the W channel
+        beat_taken = self.bus.wvalid & self.bus.wready
+        issue = Signal()
+        m.d.comb += [
+            issue.eq(burst.valid & burst.ready),
+            burst.ready.eq(
+                (~awvalid | self.bus.awready)
+                & ((beats_left == 0) | (self.bus.wlast & beat_taken))
+                & (available >= burst.payload.beats)
+                & order.w_rdy
+                & ~self.halt
+            ),
+            self.bus.awvalid.eq(awvalid),
+        ]
+        with m.If(self.bus.awready):
+            m.d.sync += awvalid.eq(0)
+        with m.If(beat_taken):
+            m.d.sync += beats_left.eq(beats_left - 1)
+        with m.If(issue):
+            m.d.sync += [
+                awvalid.eq(1),
+                self.bus.awaddr.eq(burst.payload.address),
+                self.bus.awlen.eq(burst.payload.beats - 1),
+                beats_left.eq(burst.payload.beats),
+            ]
+        m.d.sync += available.eq(available + (self.data.valid & self.data.ready) - Mux(issue, burst.payload.beats, 0))
+
+        # W channel: `available` counts a beat before the FIFO's output shows it, hence r_rdy
+        m.d.comb += [
+            self.bus.wdata.eq(queue.r_data),
+            self.bus.wvalid.eq(queue.r_rdy & (beats_left != 0)),
+            self.bus.wlast.eq(beats_left == 1),
+            queue.r_en.eq(beat_taken),
+        ]
+
+        # B channel
+        m.d.comb += [
+            order.w_data.eq(burst.payload.last),
+            order.w_en.eq(issue),
+            order.r_en.eq(self.bus.bvalid),
+            self.bus.bready.eq(1),
+            self.outstanding.eq(order.r_rdy),
+        ]
+        m.d.sync += [
+            self.done.eq(self.bus.bvalid & order.r_data),
+            self.error.eq(self.bus.bvalid & (self.bus.bresp != Response.OKAY)),
+        ]
+        return m
