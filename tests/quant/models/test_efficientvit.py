@@ -44,7 +44,10 @@ def test_equals_the_official_code(name, size):
     model.load_state_dict(official.state_dict())
     images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
-        torch.testing.assert_close(model(images), official(images), atol=1e-4, rtol=0)
+        expected = official(images)
+        torch.testing.assert_close(model(images), expected, atol=1e-5, rtol=0)
+    # Worth something only if the output tells the two images apart.
+    assert (expected[0] - expected[1]).abs().max() > 1e-2
 
 
 def test_attention_is_the_normalised_kernel_sum():

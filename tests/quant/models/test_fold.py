@@ -18,7 +18,10 @@ def test_folded_network_gives_equal_outputs(name):
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     images = torch.randn(2, 3, 96, 96, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        torch.testing.assert_close(folded(images), model(images), atol=1e-4, rtol=0)
+        expected = model(images)
+        torch.testing.assert_close(folded(images), expected, atol=1e-5, rtol=0)
+    # Worth something only if the output tells the two images apart.
+    assert (expected[0] - expected[1]).abs().max() > 1e-2
 
 
 def test_the_original_is_left_alone():
