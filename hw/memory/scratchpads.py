@@ -1,0 +1,96 @@
+"""Scratchpads: the memories of feature maps, and who may use them in a cycle."""
+
+from amaranth.hdl import Cat, Module, Signal, Value
+from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In
+
+from hw.config import PADS, AcceleratorConfig
+from hw.interfaces import PAD_READ_LATENCY, PadRead, PadWrite
+
+__all__ = ["Scratchpads"]
+
+
+class Scratchpads(wiring.Component):
+    """`PADS` memories with one read and one write port each, shared by fixed priority.
+
+    Per pad and cycle the first requester in port order that asks is granted; requests for different pads never meet.
+    `ready` is combinational and does not depend on the port's own `valid`. Data comes `PAD_READ_LATENCY` = 2 cycles
+    after the grant: the memory, then its output register, then a multiplexer of pads in the cycle of use.
+    A word written in cycle t is read by requests granted in t + 1. Beyond the end of a pad, reads return anything and
+    writes are dropped.
+
+    Parameters
+    ----------
+    config : sizes; the depth of pad i is `config.pad_words[i]`.
+    readers, writers : number of ports; port 0 has the highest priority.
+
+    Members
+    -------
+    reads : array of In(PadRead)
+    writes : array of In(PadWrite)
+    """
+
+    def __init__(self, config: AcceleratorConfig, *, readers: int, writers: int) -> None:
+        self._config = config
+        super().__init__({"reads": In(PadRead(config)).array(readers), "writes": In(PadWrite(config)).array(writers)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        config = self._config
+        words = []
+        for pad, depth in enumerate(config.pad_words):
+            memory = Memory(shape=config.pad_word_bits, depth=depth, init=[])
+            m.submodules[f"pad{pad}"] = memory
+            words.append(self._connect_reads(m, memory, pad))
+            self._connect_writes(m, memory, pad, depth)
+        for port in self.writes:
+            m.d.comb += port.ready.eq(~_refused(port, self.writes))
+        for port in self.reads:
+            m.d.comb += port.ready.eq(~_refused(port, self.reads))
+            self._return_data(m, port, words)
+        return m
+
+    def _connect_reads(self, m: Module, memory: Memory, pad: int) -> Signal:
+        """Read `memory` for the first requester; returns the output register."""
+        port = memory.read_port()
+        for request in reversed(list(self.reads)):
+            with m.If(request.valid & (request.pad == pad)):
+                m.d.comb += [port.en.eq(1), port.addr.eq(request.address)]
+        fetched = Signal(name=f"fetched{pad}")
+        word = Signal(self._config.pad_word_bits, reset_less=True, name=f"word{pad}")
+        m.d.sync += fetched.eq(port.en)
+        with m.If(fetched):
+            m.d.sync += word.eq(port.data)
+        return word
+
+    def _connect_writes(self, m: Module, memory: Memory, pad: int, depth: int) -> None:
+        """Write `memory` for the first requester, if the address exists."""
+        config = self._config
+        port = memory.write_port(granularity=config.requant_channels * config.act_bits)
+        for request in reversed(list(self.writes)):
+            with m.If(request.valid & (request.pad == pad)):
+                m.d.comb += [port.addr.eq(request.address), port.data.eq(request.data)]
+                with m.If(request.address < depth):
+                    m.d.comb += port.en.eq(request.mask)
+                with m.Else():
+                    m.d.comb += port.en.eq(0)
+        assert len(port.en) == config.pixels * config.subblocks
+
+    def _return_data(self, m: Module, port: wiring.PureInterface, words: list[Signal]) -> None:
+        """Choose the pad that a granted request was for, when its data is there."""
+        valid = Signal(PAD_READ_LATENCY)
+        pads = [Signal(range(PADS), name=f"pad_after_{i + 1}") for i in range(PAD_READ_LATENCY)]
+        m.d.sync += valid.eq(Cat(port.valid & port.ready, valid))
+        m.d.sync += [after.eq(before) for before, after in zip([port.pad, *pads], pads)]
+        with m.Switch(pads[-1]):
+            for pad, word in enumerate(words):
+                with m.Case(pad):
+                    m.d.comb += port.data.eq(word)
+        m.d.comb += port.data_valid.eq(valid[-1])
+
+
+def _refused(port: wiring.PureInterface, ports: list[wiring.PureInterface]) -> Value:
+    """Whether a port with higher priority asks for the same pad."""
+    higher = list(ports)[: [p is port for p in ports].index(True)]
+    return Cat(p.valid & (p.pad == port.pad) for p in higher).any()
