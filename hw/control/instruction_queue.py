@@ -1,0 +1,123 @@
+"""The queue of instructions before an engine: holds them until their waits are over, and sends for their parameters."""
+
+from amaranth import Cat, Const, Module, Signal, Value
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.wiring import In, Out
+
+from hw.bus.axi4 import ADDRESS_BITS
+from hw.config import AcceleratorConfig
+from hw.control.descriptors import WAIT_BITS, Engine
+from hw.interfaces import InstructionPort
+
+__all__ = ["InstructionQueue", "event_counts", "reached"]
+
+
+def event_counts() -> data.ArrayLayout:
+    """Event counters of all engines, or the counts that an instruction waits for."""
+    return data.ArrayLayout(WAIT_BITS, len(Engine))
+
+
+def reached(events: data.View, waits: data.View) -> Value:
+    """Per engine, one bit: the event count is not behind the awaited one, modulo 2**16."""
+    return Cat(~(events[engine] - waits[engine])[WAIT_BITS - 1] for engine in Engine)
+
+
+class InstructionQueue(wiring.Component):
+    """FIFO of `queue_depth` instructions, one more at its head, and the event counter of one engine.
+
+    An instruction can start 3 cycles after it came, and 2 cycles after the `done` of the instruction that it awaits.
+    Once an awaited count was reached, that is remembered, so that `instruction` is not withdrawn but by `halt`.
+
+    Parameters
+    ----------
+    body : layout of the engine's instructions; with `stream_address` and `stream_words`, there is a `fetch` port
+
+    Members
+    -------
+    i : instructions in program order
+    instruction : to the engine
+    events : event counts of all engines
+    completed : event count of this engine
+    program_base : added to stream addresses
+    begin : a program starts: clear the event count; the queue must be idle
+    halt : offer nothing
+    idle : every instruction that came has completed
+    fetch : address and length of each parameter stream, from the moment that its instruction comes in
+    """
+
+    def __init__(self, config: AcceleratorConfig, body: type[data.Struct]) -> None:
+        self._depth = config.queue_depth
+        self._layout = data.StructLayout({"waits": event_counts(), "body": body})
+        self._has_stream = "stream_words" in data.Layout.cast(body)
+        ports = {
+            "i": In(stream.Signature(self._layout)),
+            "instruction": Out(InstructionPort(body)),
+            "events": In(event_counts()),
+            "completed": Out(WAIT_BITS),
+            "begin": In(1),
+            "halt": In(1),
+            "idle": Out(1),
+        }
+        if self._has_stream:
+            ports["program_base"] = In(ADDRESS_BITS)
+            ports["fetch"] = Out(stream.Signature(data.StructLayout({"address": ADDRESS_BITS, "words": 24})))
+        super().__init__(ports)
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.waiting = waiting = SyncFIFO(width=self._layout.size, depth=self._depth)
+        sent_for = self._fetch(m) if self._has_stream else Const(1)
+        m.d.comb += [
+            waiting.w_data.eq(self.i.payload),
+            waiting.w_en.eq(self.i.valid & sent_for),
+            self.i.ready.eq(waiting.w_rdy & sent_for),
+        ]
+        self._offer(m, waiting)
+
+        came = Signal(WAIT_BITS)
+        m.d.comb += self.idle.eq(came == self.completed)
+        with m.If(self.begin):
+            m.d.sync += [came.eq(0), self.completed.eq(0)]
+        with m.Else():
+            m.d.sync += [
+                came.eq(came + (self.i.valid & self.i.ready)),
+                self.completed.eq(self.completed + self.instruction.done),
+            ]
+        return m
+
+    def _fetch(self, m: Module) -> Value:
+        """Queue the fetch of an incoming instruction; returns whether that is possible or not needed."""
+        body = self.i.payload.body
+        # Instructions in the queue, at its head, and in the engine: the fetches are never what holds the program up.
+        m.submodules.fetches = fetches = SyncFIFO(width=self.fetch.payload.shape().size, depth=self._depth + 2)
+        needed = body.stream_words != 0
+        entry = Signal(self.fetch.payload.shape())
+        wiring.connect(m, wiring.flipped(self.fetch), fetches.r_stream)
+        m.d.comb += [
+            entry.address.eq(self.program_base + body.stream_address),
+            entry.words.eq(body.stream_words),
+            fetches.w_data.eq(entry),
+            fetches.w_en.eq(self.i.valid & self.i.ready & needed),
+        ]
+        return ~needed | fetches.w_rdy
+
+    def _offer(self, m: Module, waiting: SyncFIFO) -> None:
+        """Hold the oldest instruction in a register, and offer it when all its counts were reached."""
+        head = Signal(self._layout)
+        held = Signal()
+        over = Signal(len(Engine))
+        taken = Signal()
+        port = self.instruction.body
+        m.d.comb += [
+            port.payload.eq(head.body),
+            port.valid.eq(held & over.all() & ~self.halt),
+            taken.eq(port.valid & port.ready),
+            waiting.r_en.eq(~held | taken),
+        ]
+        with m.If(waiting.r_en):
+            m.d.sync += [held.eq(waiting.r_rdy), over.eq(0)]
+            with m.If(waiting.r_rdy):
+                m.d.sync += head.eq(waiting.r_data)
+        with m.Else():
+            m.d.sync += over.eq(over | reached(self.events, head.waits))
