@@ -39,8 +39,11 @@ class Operand(IntEnum):
 
 def round_shift(x: Tensor, shift: Tensor | int) -> Tensor:
     """Divide by 2**shift, rounding half up: `(x + 2**(shift-1)) >> shift`; a shift of 0 returns `x`."""
-    half = ((torch.ones_like(x) << shift) >> 1).abs()  # 1 << 63 is negative
-    return (x + half) >> shift
+    if isinstance(shift, Tensor):
+        half = (torch.ones_like(shift) << (shift - 1).clamp(min=0)) * (shift > 0)
+    else:
+        half = (1 << shift) >> 1
+    return (x + half).bitwise_right_shift_(shift)
 
 
 def saturate(x: Tensor, bits: int) -> Tensor:
