@@ -29,7 +29,7 @@ def _node_obstacles(
     shape = shapes[node.name]
     groups = ceil(shape.width / config.pixels)
     yield from unless(
-        groups <= config.acc_depth,
+        isinstance(node, Input) or groups <= config.acc_depth,
         f"a row of {shape.width} pixels takes {groups} words, but acc_depth is {config.acc_depth}",
         f"raise acc_depth to at least {groups}, or pixels",
     )

@@ -24,11 +24,9 @@ from quant.numerics import Operand
 __all__ = ["Lowered", "lower"]
 
 CHUNK_TILES = 4  #: output tiles per instruction where whole maps are cut by channels: long enough to hide issue latency
-BAND_SLACK = (
-    2,
-    1,
-    0,
-)  #: extra bands kept per ring so that engines overlap; the first that fits the scratchpads is used
+#: (right shift of the words in a band, extra bands per ring), best first: long bands reuse weights, extra bands let
+#: engines overlap; the first choice that fits the scratchpads is used
+BANDS = ((0, 2), (0, 1), (1, 2), (1, 1), (2, 2), (2, 1), (0, 0), (1, 0), (2, 0), (16, 1), (16, 0))
 
 
 @dataclass(frozen=True)
@@ -56,15 +54,14 @@ def lower(network: IntegerNetwork, config: AcceleratorConfig, shapes: dict[str, 
     Raises `CompileError` if no choice of bands fits the scratchpads.
     """
     stuck = ""
-    for rows_limit in (1 << 16, 1):  # whole bands first, single rows where memory is short
-        for slack in BAND_SLACK:
-            plan = _Plan(network, config, shapes, trace, rows_limit)
-            plan.walk()
-            placed = allocate(plan.lifetimes(slack), config.pad_words)
-            if isinstance(placed, dict):
-                plan.emit(placed)
-                return Lowered(plan.instructions, placed, plan.stores)
-            stuck = placed
+    for shift, slack in BANDS:
+        plan = _Plan(network, config, shapes, trace, config.acc_depth >> shift)
+        plan.walk()
+        placed = allocate(plan.lifetimes(slack), config.pad_words)
+        if isinstance(placed, dict):
+            plan.emit(placed)
+            return Lowered(plan.instructions, placed, plan.stores)
+        stuck = placed
     shape = shapes.get(stuck)
     size = f"{shape.channels} x {shape.height} x {shape.width}" if shape else "unrolled image rows"
     raise CompileError(
@@ -76,7 +73,7 @@ class _Plan:
     """One walk over the network; see `lower`."""
 
     def __init__(
-        self, network: IntegerNetwork, config: AcceleratorConfig, shapes: dict[str, Shape], trace: bool, rows_limit: int
+        self, network: IntegerNetwork, config: AcceleratorConfig, shapes: dict[str, Shape], trace: bool, band_words: int
     ) -> None:
         self.network, self.config, self.trace = network, config, trace
         self.nodes: dict[str, Node] = {node.name: node for node in network.nodes}
@@ -90,7 +87,7 @@ class _Plan:
         for node in network.nodes:
             for name in node.inputs:
                 self.consumers[name].append(node)
-        self.rows_limit = rows_limit
+        self.band_words = band_words
         self.chunks = self._chunk_channels()
         self.instructions: list[Instruction] = []
         self.stores: list[StoreRequest] = []
@@ -101,8 +98,8 @@ class _Plan:
     def band_rows(self, name: str) -> int:
         """Rows of a node that one instruction makes."""
         shape = self.shapes[name]
-        rows = self.config.acc_depth // ceil(shape.width / self.config.pixels)
-        return max(1, min(shape.height, rows, 255, self.rows_limit))
+        rows = self.band_words // ceil(shape.width / self.config.pixels)
+        return max(1, min(shape.height, rows, 255))
 
     def is_whole(self, name: str) -> bool:
         """The map fits one instruction, so that the node may be cut by channels instead of rows."""

@@ -50,7 +50,7 @@ class AcceleratorConfig:
     table_index_bits: int = 10  #: index bits of the activation tables
     acc_bits: int = 26  #: accumulators; the compiler proves from the weights that they suffice
     acc_depth: int = 32  #: pixel groups that a weight tile serves while it is held; also the widest map, in words
-    pad_words: tuple[int, ...] = (2048, 2048, 2048, 2048)  #: words of each scratchpad
+    pad_words: tuple[int, ...] = (4096, 4096, 4096, 4096)  #: words of each scratchpad
     bus_bits: int = 128  #: data width of each AXI4 port
     bus_ports: int = 1  #: AXI4 ports; the weight stream is striped over all of them
     stream_bits: int = 512  #: weights that the MAC array can load per cycle from its weight buffer
@@ -197,10 +197,10 @@ CONFIGS = {
     config.name: config
     for config in (
         AcceleratorConfig(),
-        # about 200 multipliers; activations in 128 KiB
+        # about 200 multipliers; activations in 256 KiB
         AcceleratorConfig(
             name="nano", pixels=2, in_lanes=8, out_lanes=8, dw_pixels=1, requant_channels=4, bus_bits=64,
-            stream_bits=64, acc_depth=64, weight_buffer_words=512, pad_words=(2048, 2048, 2048, 2048), state_tiles=32,
+            stream_bits=64, acc_depth=64, weight_buffer_words=512, pad_words=(4096, 4096, 4096, 4096), state_tiles=32,
         ),
     )
 }  # fmt: skip
