@@ -9,6 +9,7 @@ from hw.bus.axi4 import ADDRESS_BITS
 from hw.config import AcceleratorConfig
 from hw.control.descriptors import WAIT_BITS, Engine
 from hw.interfaces import InstructionPort
+from hw.memory.parameter_stream import StreamFetch
 
 __all__ = ["InstructionQueue", "event_counts", "reached"]
 
@@ -49,7 +50,7 @@ class InstructionQueue(wiring.Component):
     def __init__(self, config: AcceleratorConfig, body: type[data.Struct]) -> None:
         self._depth = config.queue_depth
         self._layout = data.StructLayout({"waits": event_counts(), "body": body})
-        self._has_stream = "stream_words" in data.Layout.cast(body)
+        self._has_stream = "stream_words" in data.Layout.cast(body).members
         ports = {
             "i": In(stream.Signature(self._layout)),
             "instruction": Out(InstructionPort(body)),
@@ -61,7 +62,7 @@ class InstructionQueue(wiring.Component):
         }
         if self._has_stream:
             ports["program_base"] = In(ADDRESS_BITS)
-            ports["fetch"] = Out(stream.Signature(data.StructLayout({"address": ADDRESS_BITS, "words": 24})))
+            ports["fetch"] = Out(stream.Signature(StreamFetch))
         super().__init__(ports)
 
     def elaborate(self, platform: object) -> Module:
@@ -90,9 +91,9 @@ class InstructionQueue(wiring.Component):
         """Queue the fetch of an incoming instruction; returns whether that is possible or not needed."""
         body = self.i.payload.body
         # Instructions in the queue, at its head, and in the engine: the fetches are never what holds the program up.
-        m.submodules.fetches = fetches = SyncFIFO(width=self.fetch.payload.shape().size, depth=self._depth + 2)
+        m.submodules.fetches = fetches = SyncFIFO(width=data.Layout.cast(StreamFetch).size, depth=self._depth + 2)
         needed = body.stream_words != 0
-        entry = Signal(self.fetch.payload.shape())
+        entry = Signal(StreamFetch)
         wiring.connect(m, wiring.flipped(self.fetch), fetches.r_stream)
         m.d.comb += [
             entry.address.eq(self.program_base + body.stream_address),

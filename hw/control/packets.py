@@ -2,10 +2,10 @@
 
 from amaranth import Cat, Module, Signal
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.crc.catalog import CRC32_ISO_HDLC
 from amaranth.lib.wiring import In, Out
 
 from hw.config import AcceleratorConfig
+from hw.control.crc import Crc32
 from hw.control.descriptors import PACKET_BYTES
 
 __all__ = ["PacketAssembler"]
@@ -35,17 +35,16 @@ class PacketAssembler(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        # A message that ends with its own checksum leaves a constant in the CRC register, which is what `crc` detects.
-        m.submodules.crc = crc = CRC32_ISO_HDLC(self._bus_bits).create()
+        m.submodules.crc = crc = Crc32(self._bus_bits)
         beat = Signal(range(self._beats))
         taken = self.i.valid & self.i.ready
         bits = self.o.payload.bits
         m.d.comb += [
             self.i.ready.eq(~self.o.valid),
-            crc.start.eq(taken & (beat == 0)),
-            crc.data.eq(self.i.payload),
             crc.valid.eq(taken),
-            self.o.payload.intact.eq(crc.match_detected),
+            crc.first.eq(beat == 0),
+            crc.word.eq(self.i.payload),
+            self.o.payload.intact.eq(crc.intact),
         ]
         with m.If(taken):
             m.d.sync += [
