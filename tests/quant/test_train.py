@@ -40,11 +40,13 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-def test_learns_and_writes_an_honest_checkpoint(tmp_path):
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_learns_and_writes_an_honest_checkpoint(tmp_path, precision):
     data = coloured_images(64, 64)
     out = tmp_path / "b0.safetensors"
+    settings = config("32:12,64:4", evaluate_every=8, precision=precision)
     console = Console(file=(tmp_path / "log").open("w"))
-    top1 = train(config("32:12,64:4", evaluate_every=8), data, data, out, command="by hand", console=console)
+    top1 = train(settings, data, data, out, command="by hand", console=console)
     model, info = read_checkpoint(out)
     assert top1 > 0.9
     assert (info.top1, info.size, info.data, info.command) == (top1, 64, "colours", "by hand")
