@@ -12,7 +12,7 @@ BEATS_BITS = 32
 
 
 class BurstCommand(data.Struct):
-    """Transfer `beats` beats (at least 1) from or to `address`, a multiple of the bus width in bytes."""
+    """Transfer `beats` beats from or to `address`, a multiple of the bus width in bytes."""
 
     address: ADDRESS_BITS
     beats: BEATS_BITS
@@ -30,7 +30,7 @@ class BurstSplitter(wiring.Component):
     """Cut commands into bursts that end at multiples of `MAX_BURST_BEATS` beats.
 
     Such bursts never cross 4096 bytes, because 4096 is a multiple of their longest size. A burst is offered from the
-    cycle after its command was taken; one burst per cycle, without bubbles between commands.
+    cycle after its command was taken; one burst per cycle, without bubbles between commands. Commands of 0 beats are dropped.
 
     Parameters
     ----------
@@ -80,6 +80,6 @@ class BurstSplitter(wiring.Component):
             m.d.sync += [
                 address.eq(self.command.payload.address >> size_bits),
                 remaining.eq(self.command.payload.beats),
-                active.eq(1),
+                active.eq(self.command.payload.beats != 0),
             ]
         return m
