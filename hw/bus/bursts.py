@@ -30,7 +30,8 @@ class BurstSplitter(wiring.Component):
     """Cut commands into bursts that end at multiples of `MAX_BURST_BEATS` beats.
 
     Such bursts never cross 4096 bytes, because 4096 is a multiple of their longest size. A burst is offered from the
-    cycle after its command was taken; one burst per cycle, without bubbles between commands. Commands of 0 beats are dropped.
+    cycle after its command was taken; one burst per cycle, without bubbles between commands. Commands of 0 beats are
+    dropped.
 
     Parameters
     ----------
