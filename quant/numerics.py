@@ -11,6 +11,7 @@ Requantization is a two-stage pipeline (all modes of all engines):
 where (operand, addend) depends on the mode: see `Operand`.
 """
 
+import math
 from enum import IntEnum
 
 import torch
@@ -138,14 +139,6 @@ def reciprocal(divisor: Tensor, mantissa_bits: int) -> tuple[Tensor, Tensor]:
     return torch.where(zero, 0, r), torch.where(zero, 0, exponent)
 
 
-def integer_sqrt(x: int) -> int:
-    """Floor of the square root of a Python integer."""
-    root = 1 << ((x.bit_length() + 1) // 2)
-    while (better := (root + x // root) // 2) < root:
-        root = better
-    return root
-
-
 def rsqrt_table() -> list[int]:
     """Reciprocal square roots of mantissas in [1, 4), 15 fractional bits.
 
@@ -157,7 +150,7 @@ def rsqrt_table() -> list[int]:
         for i in range(half):
             # centre = (2*(half+i)+1) / (2*half) * 2**parity; 2**15 / sqrt(centre), rounded by one extra bit
             squared = (2 * half << (2 * RECIPROCAL_BITS + 2)) // ((2 * (half + i) + 1) << parity)
-            table.append((integer_sqrt(squared) + 1) >> 1)
+            table.append((math.isqrt(squared) + 1) >> 1)
     return table
 
 
