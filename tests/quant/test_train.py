@@ -5,9 +5,10 @@ import pytest
 import torch
 from rich.console import Console
 
-from quant.data.dataset import ArrayDataset
+from quant.data.dataset import ArrayDataset, normalise
 from quant.models.checkpoint import read_checkpoint
-from quant.train import Schedule, TrainConfig, Trainer, augment, evaluate, train
+from quant.models.efficientvit import build_efficientvit
+from quant.train import Schedule, TrainConfig, Trainer, augment, evaluate, train, with_fresh_statistics
 
 
 def coloured_images(count: int, size: int) -> ArrayDataset:
@@ -44,14 +45,26 @@ def one_thread():
 def test_learns_and_writes_an_honest_checkpoint(tmp_path, precision):
     data = coloured_images(64, 64)
     out = tmp_path / "b0.safetensors"
-    settings = config("32:12,64:4", evaluate_every=8, precision=precision)
+    settings = config("32:8,64:1", evaluate_every=9, precision=precision)
     console = Console(file=(tmp_path / "log").open("w"))
     top1 = train(settings, data, data, out, command="by hand", console=console)
     model, info = read_checkpoint(out)
     assert top1 > 0.9
     assert (info.top1, info.size, info.data, info.command) == (top1, 64, "colours", "by hand")
-    assert "after 16 epochs" in info.note
+    assert "after 9 epochs" in info.note
     assert evaluate(model, data) == top1
+
+
+def test_fresh_statistics_are_those_of_the_data():
+    data = coloured_images(256, 32)
+    model = build_efficientvit("b0", num_classes=2).eval()
+    fresh = with_fresh_statistics(model, data, images=256)
+    first = fresh.backbone.input_stem.op_list[0]
+    with torch.no_grad():
+        x = first.conv(normalise(data[0:256][0], data.mean, data.std))
+    torch.testing.assert_close(first.norm.running_mean, x.mean((0, 2, 3)))
+    torch.testing.assert_close(first.norm.running_var, x.var((0, 2, 3)), rtol=1e-2, atol=0)
+    assert not fresh.training and not model.backbone.input_stem.op_list[0].norm.running_mean.any()
 
 
 def test_resumed_run_equals_an_uninterrupted_one(tmp_path):
