@@ -194,8 +194,9 @@ class _Plan:
             self.touched.setdefault(name, [self.steps, self.steps])[1] = self.steps
         self._emit_band(node, rows, channels)
         self.steps += 1
-        self.rows_made[node.name] = rows.stop
         last_channels = channels.stop == self.shapes[node.name].channels
+        if last_channels or not isinstance(node, LinearAttention):  # whose inputs are read until the last head is made
+            self.rows_made[node.name] = rows.stop
         if self.trace and last_channels and not isinstance(node, Input) and node is not self.network.nodes[-1]:
             self.touched[node.name][1] = self.steps
             self._emit_band(node, rows, range(0))
