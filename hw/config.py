@@ -52,7 +52,7 @@ class AcceleratorConfig:
     acc_depth: int = 32  #: pixel groups that a weight tile serves while it is held; also the widest map, in words
     pad_words: tuple[int, ...] = (4096, 4096, 4096, 4096)  #: words of each scratchpad
     bus_bits: int = 128  #: data width of each AXI4 port
-    bus_ports: int = 1  #: AXI4 ports; the weight stream is striped over all of them
+    bus_ports: int = 4  #: AXI4 ports; the weight stream is striped over all of them
     stream_bits: int = 512  #: weights that the MAC array can load per cycle from its weight buffer
     weight_buffer_words: int = 512  #: words of `stream_bits` prefetched for the MAC array
     parameter_buffer_words: int = 512  #: words of `bus_bits` prefetched for each small engine
@@ -199,7 +199,7 @@ CONFIGS = {
         AcceleratorConfig(),
         # about 200 multipliers; activations in 256 KiB
         AcceleratorConfig(
-            name="nano", pixels=2, in_lanes=8, out_lanes=8, dw_pixels=1, requant_channels=4, bus_bits=64,
+            name="nano", pixels=2, in_lanes=8, out_lanes=8, dw_pixels=1, requant_channels=4, bus_bits=64, bus_ports=1,
             stream_bits=64, acc_depth=64, weight_buffer_words=512, pad_words=(4096, 4096, 4096, 4096), state_tiles=32,
         ),
     )
