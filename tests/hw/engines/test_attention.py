@@ -1,4 +1,4 @@
-"""Linear attention unit against the states of `LinearAttention` and against `AveragePool`, bit for bit, and its cycles."""
+"""Linear attention unit against the states of `LinearAttention` and against `AveragePool`, bit for bit, and cycles."""
 
 from dataclasses import dataclass
 from random import Random
@@ -8,12 +8,15 @@ import torch
 
 from hw.config import AcceleratorConfig
 from hw.control.descriptors import AttentionBody, pack
-from hw.engines.attention import LinearAttentionUnit
+from hw.engines.attention import LinearAttentionUnit, StateWriter
+from hw.engines.token_reader import SLOTS
+from hw.interfaces import PAD_READ_LATENCY
 from quant import numerics
 from quant.integer_network import AveragePool
 from tests.hw.engines.scratchpad_model import ScratchpadModel
-from tests.hw.support import random_bit, simulate
+from tests.hw.support import simulate
 
+AREA = 512  #: words in each scratchpad for one instruction
 CONFIGS = {
     "equal": dict(pixels=3, in_lanes=4, out_lanes=4),
     "narrow_k": dict(pixels=2, in_lanes=2, out_lanes=8, act_bits=4, weight_bits=4, state_bits=4),
@@ -25,7 +28,7 @@ CONFIGS = {
 
 
 def configuration(name: str) -> AcceleratorConfig:
-    return AcceleratorConfig(requant_channels=2, dw_pixels=1, state_tiles=32, **CONFIGS[name])
+    return AcceleratorConfig(requant_channels=2, dw_pixels=1, state_tiles=64, **CONFIGS[name])
 
 
 @dataclass
@@ -37,36 +40,41 @@ class Instruction:
     words: dict
 
     def cycles(self, config: AcceleratorConfig) -> int:
-        """Cycles from acceptance to `done`, alone and without refused requests; from 2 pixels per word on."""
-        f = self.fields
-        pixels = f["rows"] * ((f["groups_per_row"] - 1) * config.pixels + f["last_pixels"])
-        if f["pool"]:
-            drains = [config.in_lanes] * f["blocks"]
-            fill, tail = 4, 4
-        else:
-            lanes = min(config.in_lanes, config.out_lanes, config.stream_bits // config.operand_bits)
-            groups = config.in_lanes // lanes
-            drains = [config.in_lanes * (groups + (i % f["blocks"] == 0)) for i in range(f["blocks"] ** 2)]
-            fill, tail = 5, 3
-        return 0
+        """Cycles from acceptance to `done`, alone and without refused requests."""
+        f, reads = self.fields, 1 if self.fields["pool"] else 2
+        lanes = min(config.in_lanes, config.out_lanes, config.stream_bits // config.operand_bits)
+        groups = 0 if f["pool"] else config.in_lanes // lanes
+        row = [config.pixels] * (f["groups_per_row"] - 1) + [f["last_pixels"]]
+        start, drained, written = 2, 0, 0
+        for i in range(f["blocks"] if f["pool"] else f["blocks"] ** 2):
+            # Words are requested ahead, up to SLOTS groups; then a group takes as many cycles as it has pixels.
+            requested, ends = start, [start] * SLOTS
+            for pixels in row * f["rows"]:
+                requested = max(requested, ends[-SLOTS]) + reads
+                ends.append(max(requested + PAD_READ_LATENCY + 1, ends[-1] + 1, drained + 1) + pixels - 1)
+            launch = max(ends[-1] + 2, written + 1)
+            drained = launch + config.in_lanes * (groups + (f["pool"] or i % f["blocks"] == 0))
+            written = drained + StateWriter.latency if f["pool"] else 0
+            start = launch + 1
+        return drained + StateWriter.latency + 1
 
 
 def random_map(rng: Random, config: AcceleratorConfig, channels: int, rows: int, width: int) -> list:
     return [[[rng.randrange(1 << config.act_bits) for _ in range(width)] for _ in range(rows)] for _ in range(channels)]
 
 
-def attention(rng: Random, config: AcceleratorConfig, pads: ScratchpadModel, blocks: int | None = None) -> Instruction:
+def attention(rng: Random, config: AcceleratorConfig, pads: ScratchpadModel, area: int) -> Instruction:
     """State of one head within a wider map, whose rows lie in a ring."""
     lanes = config.in_lanes
     smallest = max(config.out_lanes // lanes, 1)
-    n = blocks or smallest * rng.randint(1, max(3 // smallest, 1))
+    n = smallest * rng.randint(1, max(3 // smallest, 1))
     d = n * lanes
     rows, width = rng.randint(1, 3), rng.randint(1, 2 * config.pixels + 1)
     channels = 3 * d + lanes
     codes = random_map(rng, config, channels, rows, width)
     groups = -(-width // config.pixels)
     stride = channels // lanes * groups
-    base = rng.randrange(100)
+    base = area * AREA + rng.randrange(100)
     start = base + stride * rng.randrange(rows)
     view = pads.place(codes, pad=rng.randrange(4), base=base, limit=base + stride * rows, start=start)
     key_block, value_block = rng.sample([i * n for i in range(3)], 2)
@@ -102,14 +110,15 @@ def attention(rng: Random, config: AcceleratorConfig, pads: ScratchpadModel, blo
     return Instruction(fields, states, {})
 
 
-def pooling(rng: Random, config: AcceleratorConfig, pads: ScratchpadModel, destination: int) -> Instruction:
-    """Pooling of some blocks of a map, into words at `destination`."""
+def pooling(rng: Random, config: AcceleratorConfig, pads: ScratchpadModel, area: int) -> Instruction:
+    """Pooling of some blocks of a map, into words of pad 3."""
     lanes = config.in_lanes
     n, extra = rng.randint(1, 3), rng.randint(0, 2)
     rows, width = rng.randint(1, 3), rng.randint(1, 2 * config.pixels + 1)
     codes = random_map(rng, config, (n + extra) * lanes, rows, width)
     groups = -(-width // config.pixels)
-    view = pads.place(codes, pad=rng.randrange(3), base=0, limit=500, start=rng.randrange(100))
+    view = pads.place(codes, pad=rng.randrange(3), base=0, limit=65536, start=area * AREA + rng.randrange(100))
+    destination = (area + 1) * AREA - 3
     first = rng.randint(0, extra)
     node = AveragePool(
         name="pool", bias=rng.randint(-500, 500), multiplier=rng.randrange(1 << 15, 1 << 16),
@@ -131,7 +140,7 @@ class Bench:
 
     def __init__(self, config: AcceleratorConfig, rng: Random, stall: float) -> None:
         self.config, self.rng, self.stall = config, rng, stall
-        self.pads = ScratchpadModel(config, rng, stall=stall)
+        self.pads = ScratchpadModel(config, rng, words=6 * AREA, stall=stall)
         self.states: dict[tuple[int, int], int] = {}
         self.cycles: list[int] = []  #: per instruction, from acceptance to done
 
@@ -187,10 +196,21 @@ class Bench:
 
 @pytest.mark.parametrize("stall", [0.0, 0.5])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_attention_and_pooling(name: str, stall: float) -> None:
+def test_random_instructions(name: str, stall: float) -> None:
     config, rng = configuration(name), Random(1)
     bench = Bench(config, rng, stall)
-    # One memory serves all instructions: each map is placed in a memory of its own.
-    for _ in range(2):
-        bench.run([attention(rng, config, bench.pads)])
-        bench.run([pooling(rng, config, bench.pads, 10)])
+    instructions = []
+    for i in range(6):
+        make = rng.choice([attention, attention, pooling])
+        instructions.append(make(rng, config, bench.pads, i))
+    bench.run(instructions)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_cycles(name: str) -> None:
+    config, rng = configuration(name), Random(2)
+    for make in (attention, pooling, attention, pooling):
+        bench = Bench(config, rng, 0.0)
+        instruction = make(rng, config, bench.pads, 0)
+        bench.run([instruction])
+        assert bench.cycles == [instruction.cycles(config)]
