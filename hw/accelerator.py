@@ -1,0 +1,100 @@
+"""The accelerator: a core behind control registers."""
+
+from amaranth import Cat, Module, ResetInserter, Value
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from hw.bus.axi4 import ADDRESS_BITS, Axi4
+from hw.bus.axi4lite import Axi4Lite
+from hw.config import AcceleratorConfig
+from hw.control.counters import PerformanceCounters
+from hw.control.descriptors import Engine
+from hw.control.register_bank import RegisterBank
+from hw.control.registers import ADDRESS_WIDTH, BY_NAME, ENGINES
+from hw.control.run_control import RunControl
+from hw.core import Core
+
+__all__ = ["Accelerator"]
+
+
+class Accelerator(wiring.Component):
+    """Runs programs of `compiler.program` on images in external memory.
+
+    The host writes the base registers, starts, and waits for the interrupt or polls STATUS; see
+    docs/architecture/registers.md.
+
+    Members
+    -------
+    m : AXI4 ports to external memory
+    s : AXI4-Lite port of the control registers
+    irq : level; a run has ended or was stopped, and the interrupt is enabled
+    """
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self.config = config
+        super().__init__(
+            {
+                "m": Out(Axi4(config.bus_bits)).array(config.bus_ports),
+                "s": In(Axi4Lite(ADDRESS_WIDTH)),
+                "irq": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.registers = registers = RegisterBank(self.config)
+        m.submodules.control = control = RunControl()
+        m.submodules.counters = counters = PerformanceCounters()
+        core = Core(self.config)
+        m.submodules.core = ResetInserter(control.clear)(core)
+        connect(m, flipped(self.s), registers.bus)
+        for port, bus in zip(self.m, core.buses):
+            connect(m, bus, flipped(port))
+        self._connect_control(m, registers, control, core)
+        self._connect_status(m, registers, control, counters, core)
+        return m
+
+    def _connect_control(self, m: Module, registers: RegisterBank, control: RunControl, core: Core) -> None:
+        """Commands of the host to the run control, and its orders to the core."""
+        m.d.comb += [
+            control.start.eq(registers.control_start),
+            control.soft_reset.eq(registers.control_soft_reset),
+            control.acknowledge.eq(registers.status_interrupt),
+            control.timeout.eq(registers.timeout),
+            registers.locked.eq(control.running),
+            core.begin.eq(control.begin),
+            core.halt.eq(control.halt),
+            core.program_base.eq(address(registers.program_base_lo, registers.program_base_hi)),
+            core.input_base.eq(address(registers.input_base_lo, registers.input_base_hi)),
+            core.result_base.eq(address(registers.result_base_lo, registers.result_base_hi)),
+            core.result_bytes.eq(registers.result_bytes),
+            self.irq.eq(control.interrupt & registers.control[BY_NAME["CONTROL"].field("irq_enable").bit]),
+        ]
+        for name in ("fault", "result_range", "bus_read", "bus_write", "packet", "ended", "outstanding", "progress"):
+            m.d.comb += getattr(control, name).eq(getattr(core, name))
+
+    def _connect_status(
+        self, m: Module, registers: RegisterBank, control: RunControl, counters: PerformanceCounters, core: Core
+    ) -> None:
+        """What the host can read."""
+        for field in BY_NAME["STATUS"].fields:
+            m.d.comb += registers.status[field.bit].eq(getattr(control, field.name))
+        m.d.comb += [
+            registers.error_code.eq(control.error_code),
+            registers.error_info.eq(control.error_info),
+            registers.packets.eq(core.packet),
+            Cat(registers.cycles_lo, registers.cycles_hi).eq(counters.cycles),
+            counters.begin.eq(control.begin),
+            counters.running.eq(control.running),
+            counters.busy.eq(core.busy),
+            counters.stall.eq(core.stall),
+        ]
+        for engine in Engine:
+            counts = {"busy": counters.busy_cycles, "stall": counters.stall_cycles, "events": core.events}
+            for name, values in counts.items():
+                m.d.comb += getattr(registers, f"{name}_{ENGINES[engine]}").eq(values[engine])
+
+
+def address(low: Value, high: Value) -> Value:
+    """Address from the two registers that hold it."""
+    return Cat(low, high)[:ADDRESS_BITS]
