@@ -20,7 +20,7 @@ class ModuleLibrary:
 
     Convert the top with the library as `platform`, then append `verilog()`. Shared modules have clock `clk` and reset
     `rst` of the domain they are placed in. A `ResetInserter` or `EnableInserter` around their parent has no effect on
-    them; reset them through the domain.
+    them: keep state that it must reach outside of shared modules.
     """
 
     def __init__(self) -> None:

@@ -17,7 +17,7 @@ class AccumulatorLane(wiring.Component):
 
     The control signals are those of `Accumulators`, decoded once for all lanes and named by pipeline stage:
     `read` fetches a running sum; a cycle later `add` adds `psum` to it (to 0 if `first`); a cycle later the sum goes
-    to the running sums (`store`) or to the output memory (`output`).
+    to the running sums (`store`) or to the output memory (`finish`).
 
     Members
     -------
@@ -36,7 +36,7 @@ class AccumulatorLane(wiring.Component):
                 "first": In(1),
                 "psum": In(signed(psum_bits)),
                 "store": In(1),
-                "output": In(1),
+                "finish": In(1),
                 "write_address": In(range(depth)),
                 "write_bank": In(1),
                 "drain": In(1),
@@ -60,7 +60,7 @@ class AccumulatorLane(wiring.Component):
             write.en.eq(self.store),
             write.addr.eq(self.write_address),
             write.data.eq(total),
-            output.en.eq(self.output),
+            output.en.eq(self.finish),
             output.addr.eq(Cat(self.write_address, self.write_bank)),
             output.data.eq(total),
             drain.en.eq(self.drain),
@@ -120,8 +120,8 @@ class Accumulators(wiring.Component):
         m = Module()
         # stage 1 adds, stage 2 writes
         add, first, last, bank, address = Signal(), Signal(), Signal(), Signal(), Signal.like(self.address)
-        store, output, write_bank, write_address = Signal(), Signal(), Signal(), Signal.like(self.address)
-        m.d.sync += [add.eq(self.valid), store.eq(add & ~last), output.eq(add & last)]
+        store, finish, write_bank, write_address = Signal(), Signal(), Signal(), Signal.like(self.address)
+        m.d.sync += [add.eq(self.valid), store.eq(add & ~last), finish.eq(add & last)]
         with m.If(self.valid):
             m.d.sync += [first.eq(self.first), last.eq(self.last), bank.eq(self.bank), address.eq(self.address)]
         with m.If(add):
@@ -139,7 +139,7 @@ class Accumulators(wiring.Component):
                 lane.first.eq(first),
                 lane.psum.eq(self.psum[i]),
                 lane.store.eq(store),
-                lane.output.eq(output),
+                lane.finish.eq(finish),
                 lane.write_address.eq(write_address),
                 lane.write_bank.eq(write_bank),
                 lane.drain.eq(self.read & (self.read_group == i // group_lanes)),

@@ -1,0 +1,142 @@
+"""The front end of the matmul engine: streams the words of a map past one weight tile after the other."""
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.arithmetic.accumulators import Accumulators
+from hw.config import AcceleratorConfig
+from hw.engines.matmul_tasks import StreamTask
+from hw.engines.matmul_walk import PassCounter, RowRing
+from hw.interfaces import ADDRESS_BITS, PAD_BITS
+
+__all__ = ["FrontEnd", "slot_layout"]
+
+
+def slot_layout(config: AcceleratorConfig) -> data.StructLayout:
+    """Where the partial sums of a word go."""
+    return data.StructLayout(
+        {
+            "address": range(config.acc_depth),
+            "first": 1,  # of the input blocks
+            "last": 1,
+            "bank": 1,
+            "tile_end": 1,  # the last word of an output tile
+        }
+    )
+
+
+class FrontEnd(wiring.Component):
+    """For each output tile, for each input block: a pass over the words of the block while one weight tile is held.
+
+    A pass begins when its weight tile is ready, `MIN_REVISIT` cycles after the pass before at the earliest, and, if it
+    is the last of its output tile, when that bank of the output memory is free. Then it takes a word in every cycle.
+    Passes, output tiles, and instructions follow each other without gaps.
+
+    Members
+    -------
+    issue : Out(1)
+        A word is requested at `pad`, `address`; `slot`, `zero` belong to it. `take`: with a new weight tile.
+    release : In(2)
+        Bit b: bank b of the output memory is drained.
+    stall : Out(1)
+        There is an instruction, but no word in this cycle.
+    """
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "task": In(stream.Signature(StreamTask)),
+                "tile_ready": In(1),
+                "take": Out(1),
+                "release": In(2),
+                "issue": Out(1),
+                "stall": Out(1),
+                "pad": Out(PAD_BITS),
+                "address": Out(ADDRESS_BITS),
+                "slot": Out(slot_layout(config)),
+                "zero": Out(config.act_bits),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.counter = counter = PassCounter(self._config.acc_depth)
+        active, middle, bank, owned = Signal(), Signal(), Signal(), Signal(2)
+        load, pass_end, tile_end, last_block, last_tile = Signal(), Signal(), Signal(), Signal(), Signal()
+        start = self._may_start(m, last_block & owned.bit_select(bank, 1))
+        m.d.comb += [
+            self.issue.eq(active & (middle | start)),
+            self.stall.eq(active & ~self.issue),
+            self.take.eq(self.issue & ~middle),
+            pass_end.eq(self.issue & counter.pass_end),
+            tile_end.eq(pass_end & last_block),
+            self.task.ready.eq(~active | (tile_end & last_tile)),
+            load.eq(self.task.valid & self.task.ready),
+            counter.load.eq(load),
+            counter.rows.eq(self.task.payload.rows),
+            counter.groups.eq(self.task.payload.groups_per_row),
+            counter.step.eq(self.issue),
+            self.slot.address.eq(counter.index),
+            self.slot.last.eq(last_block),
+            self.slot.bank.eq(bank),
+            self.slot.tile_end.eq(tile_end),
+        ]
+        # A bank belongs to the array from the last pass of its tile on, until it is drained.
+        claimed = (self.take & last_block) << bank
+        m.d.sync += owned.eq((owned | claimed) & ~self.release)
+        with m.If(self.issue):
+            m.d.sync += middle.eq(~counter.pass_end)
+        with m.If(tile_end):
+            m.d.sync += bank.eq(~bank)
+        with m.If(self.task.ready):
+            m.d.sync += active.eq(self.task.valid)
+        self._sequence(m, counter, load, pass_end, last_block, last_tile)
+        return m
+
+    def _may_start(self, m: Module, bank_taken: Signal) -> Signal:
+        """A pass may begin in this cycle."""
+        gap, start = Signal(range(Accumulators.MIN_REVISIT)), Signal()
+        m.d.comb += start.eq(self.tile_ready & (gap == 0) & ~bank_taken)
+        with m.If(self.take):
+            m.d.sync += gap.eq(Accumulators.MIN_REVISIT - 1)
+        with m.Elif(gap != 0):
+            m.d.sync += gap.eq(gap - 1)
+        return start
+
+    def _sequence(
+        self, m: Module, counter: PassCounter, load: Signal, pass_end: Signal, last_block: Signal, last_tile: Signal
+    ) -> None:
+        """Counts blocks and tiles, and finds the offset of the next block: its number times `groups_per_row`."""
+        m.submodules.walk = walk = RowRing()
+        task, new = Signal(StreamTask), self.task.payload
+        block, tile, group_tile, last_group_tile = Signal(12), Signal(12), Signal(12), Signal()
+        offset, group_offset = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
+        following = Signal(ADDRESS_BITS)  # offset + groups_per_row
+        m.d.comb += [
+            last_block.eq(block == task.last_block),
+            last_tile.eq(tile == task.last_tile),
+            last_group_tile.eq(group_tile == task.last_group_tile),
+            self.slot.first.eq(block == 0),
+            self.zero.eq(task.zero),
+            walk.load.eq(load),
+            walk.ring.eq(new.source),
+            walk.step.eq(self.issue),
+            walk.row_end.eq(counter.row_end),
+            walk.pass_end.eq(counter.pass_end),
+            walk.offset.eq(offset),
+            walk.next_offset.eq(Mux(last_block & ~last_group_tile, group_offset, following)),
+            self.pad.eq(walk.pad),
+            self.address.eq(walk.address),
+        ]
+        m.d.sync += following.eq(offset + task.groups_per_row)
+        with m.If(pass_end):
+            m.d.sync += [offset.eq(walk.next_offset), block.eq(Mux(last_block, 0, block + 1))]
+            with m.If(last_block):
+                m.d.sync += [tile.eq(tile + 1), group_tile.eq(group_tile + 1)]
+                with m.If(last_group_tile):
+                    m.d.sync += [group_tile.eq(0), group_offset.eq(following)]
+        with m.If(load):
+            m.d.sync += [task.eq(new), block.eq(0), tile.eq(0), group_tile.eq(0)]
+            m.d.sync += [offset.eq(0), group_offset.eq(0), following.eq(new.groups_per_row)]

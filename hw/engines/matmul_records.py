@@ -1,0 +1,69 @@
+"""Requantization records between the parameter stream and the drain of the matmul engine."""
+
+from amaranth.hdl import Cat, Module, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.wiring import In, Out
+
+from hw.config import AcceleratorConfig
+from hw.control.descriptors import record_layout, record_words
+
+__all__ = ["RecordQueue"]
+
+
+class RecordQueue(wiring.Component):
+    """Cuts the records of output tiles into groups of `requant_channels`.
+
+    Holds the records of two tiles as stream words, and those of the tile that is being drained as a register that moves
+    down by a group at a time. A tile's groups stand ready `record_words` cycles after the last group of the one before
+    was taken.
+
+    Members
+    -------
+    words : In
+        `record_words` stream words per tile.
+    groups : Out
+        The records of one group of channels after the other.
+    drop : In(1)
+        Forget the other groups of this tile. The group that is taken in the same cycle is still good.
+    """
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self._words = record_words(config.out_lanes, config.stream_bits)
+        self._groups = config.out_lanes // config.requant_channels
+        self._group = data.ArrayLayout(record_layout(), config.requant_channels)
+        self._stream_bits = config.stream_bits
+        super().__init__(
+            {
+                "words": In(stream.Signature(config.stream_bits)),
+                "groups": Out(stream.Signature(self._group)),
+                "drop": In(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.fifo = fifo = SyncFIFO(width=self._stream_bits, depth=2 * self._words)
+        wiring.connect(m, wiring.flipped(self.words), fifo.w_stream)
+
+        records = Signal(self._groups * self._group.size, reset_less=True)
+        word, left = Signal(range(self._words + 1)), Signal(range(self._groups + 1))
+        m.d.comb += [
+            fifo.r_en.eq(left == 0),
+            self.groups.valid.eq(left != 0),
+            self.groups.payload.eq(records[: self._group.size]),
+        ]
+        with m.If(fifo.r_en & fifo.r_rdy):
+            with m.Switch(word):
+                for w in range(self._words):
+                    with m.Case(w):
+                        part = records[w * self._stream_bits : (w + 1) * self._stream_bits]
+                        m.d.sync += part.eq(fifo.r_data)
+            m.d.sync += word.eq(word + 1)
+            with m.If(word == self._words - 1):
+                m.d.sync += [word.eq(0), left.eq(self._groups)]
+        with m.If(self.groups.valid & self.groups.ready):
+            m.d.sync += [left.eq(left - 1), records.eq(Cat(records[self._group.size :]))]
+        with m.If(self.drop):
+            m.d.sync += left.eq(0)
+        return m

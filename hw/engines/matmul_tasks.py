@@ -1,0 +1,106 @@
+"""Splits an instruction of the matmul engine into the tasks of its stages."""
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.config import AcceleratorConfig
+from hw.control.descriptors import MatmulBody, OperandMode, RequantMode
+from hw.engines.matmul_table import TableTask
+from hw.engines.matmul_walk import Ring, prepare_ring
+from hw.engines.tile_loader import LoadTask
+from hw.interfaces import ADDRESS_BITS
+
+__all__ = ["DrainTask", "MatmulTasks", "StreamTask"]
+
+
+class StreamTask(data.Struct):
+    """What the front end streams through the array for one instruction; see `MatmulBody`."""
+
+    source: Ring
+    rows: 8
+    groups_per_row: 8
+    last_block: 12  #: input blocks, less one
+    last_tile: 12  #: output tiles, less one
+    last_group_tile: 12  #: output tiles per group, less one; the largest number for one group
+    zero: 8  #: input zero-point below which codes are cut off; 0 without ReLU
+
+
+class DrainTask(data.Struct):
+    """What the drain requantizes and writes for one instruction; see `MatmulBody`."""
+
+    destination: Ring
+    residual: Ring
+    rows: 8
+    groups_per_row: 8
+    last_subblock: 14  #: channel groups that are written, less one
+    has_divisors: 1
+    slice_stride: ADDRESS_BITS
+    requant: RequantMode
+
+
+class MatmulTasks(wiring.Component):
+    """Takes an instruction when the loader (and the table loader, if it needs it) can begin with it in the same cycle,
+    and offers it to the front end and the drain, both at once, from the third cycle after that.
+    """
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        super().__init__(
+            {
+                "instruction": In(stream.Signature(MatmulBody)),
+                "load": Out(stream.Signature(LoadTask)),
+                "table": Out(stream.Signature(TableTask)),
+                "stream": Out(stream.Signature(StreamTask)),
+                "drain": Out(stream.Signature(DrainTask)),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        body, held, prepared = Signal(MatmulBody, reset_less=True), Signal(2), Signal()
+        new = self.instruction.payload
+        m.d.comb += [
+            self.instruction.ready.eq((held == 0) & self.load.ready & self.table.ready),
+            self.load.valid.eq(self.instruction.valid & (held == 0) & self.table.ready),
+            self.table.valid.eq(self.instruction.valid & (held == 0) & self.load.ready),
+            self.load.payload.table_load.eq(new.requant.table_load),
+            self.load.payload.from_state.eq(new.from_state),
+            self.load.payload.state_tile.eq(new.state_tile),
+            self.load.payload.last_tile.eq(new.out_tiles - 1),
+            self.load.payload.last_block.eq(new.in_blocks - 1),
+            self.table.payload.load.eq(new.requant.table_load),
+            self.table.payload.use.eq(new.requant.operand == OperandMode.TABLE),
+            self.table.payload.bank.eq(new.requant.table_bank),
+            prepared.eq(held == 3),
+            self.stream.valid.eq(prepared & self.drain.ready),
+            self.drain.valid.eq(prepared & self.stream.ready),
+        ]
+        with m.If(held == 0):
+            with m.If(self.instruction.valid & self.instruction.ready):
+                m.d.sync += [body.eq(new), held.eq(1)]
+        with m.Elif(~prepared):
+            m.d.sync += held.eq(held + 1)
+        with m.Elif(self.stream.ready & self.drain.ready):
+            m.d.sync += held.eq(0)
+        self._prepare(m, body)
+        return m
+
+    def _prepare(self, m: Module, body: data.View) -> None:
+        stream_task, drain_task = self.stream.payload, self.drain.payload
+        rings = {"source": stream_task.source, "destination": drain_task.destination, "residual": drain_task.residual}
+        for name, ring in rings.items():
+            registers = Signal(Ring, name=f"{name}_ring", reset_less=True)
+            prepare_ring(m, body[name], registers)
+            m.d.comb += ring.eq(registers)
+        for task in (stream_task, drain_task):
+            m.d.comb += [task.rows.eq(body.rows), task.groups_per_row.eq(body.groups_per_row)]
+        m.d.comb += [
+            stream_task.last_block.eq(body.in_blocks - 1),
+            stream_task.last_tile.eq(body.out_tiles - 1),
+            stream_task.last_group_tile.eq(body.tiles_per_group - 1),
+            stream_task.zero.eq(Mux(body.relu, body.input_zero, 0)),
+            drain_task.last_subblock.eq(body.out_subblocks - 1),
+            drain_task.has_divisors.eq(body.from_state),
+            drain_task.slice_stride.eq(body.slice_stride),
+            drain_task.requant.eq(body.requant),
+        ]
