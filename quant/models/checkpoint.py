@@ -50,8 +50,9 @@ class CheckpointInfo:
     note: str = ""
 
 
-def save_checkpoint(path: Path, model: EfficientViT, info: CheckpointInfo) -> None:
+def save_checkpoint(path: Path | str, model: EfficientViT, info: CheckpointInfo) -> None:
     """Write weights (float32) and ``info`` to one safetensors file, atomically."""
+    path = Path(path)
     tensors = {key: value.contiguous() for key, value in model.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".part")
@@ -59,13 +60,14 @@ def save_checkpoint(path: Path, model: EfficientViT, info: CheckpointInfo) -> No
     os.replace(temporary, path)
 
 
-def read_checkpoint(path: Path) -> tuple[EfficientViT, CheckpointInfo]:
+def read_checkpoint(path: Path | str) -> tuple[EfficientViT, CheckpointInfo]:
     """Read a file written by ``save_checkpoint``; the model comes in evaluation mode.
 
     Raises
     ------
     CheckpointError : no such file, or not a whole checkpoint of this project.
     """
+    path = Path(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
