@@ -379,7 +379,15 @@ def train(
         seed=config.seed,
         command=command,
     )
-    top1 = 0.0
+
+    def publish() -> float:
+        model = with_fresh_statistics(trainer.average, train_data)
+        top1 = evaluate(model, test_data)
+        note = f"after {trainer.epoch} epochs, {_status(trainer)}"
+        save_checkpoint(out, model, replace(info, top1=top1, note=note))
+        console.print(f"test top-1 {100 * top1:.2f} % {note}")
+        return top1
+
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("epoch 0", total=1.0, completed=trainer.progress)
@@ -387,15 +395,10 @@ def train(
             bar.update(task, description=f"epoch {trainer.epoch}")
             loss = trainer.run_epoch(lambda progress: bar.update(task, completed=progress))
             trainer.save(state)
-            line = f"epoch {trainer.epoch}: {_status(trainer)}, loss {loss:.4f}"
-            if trainer.epoch % config.evaluate_every == 0 or trainer.done:
-                model = with_fresh_statistics(trainer.average, train_data)
-                top1 = evaluate(model, test_data)
-                note = f"after {trainer.epoch} epochs, {_status(trainer)}"
-                save_checkpoint(out, model, replace(info, top1=top1, note=note))
-                line += f", test top-1 {100 * top1:.2f} %"
-            console.print(line)
-    return top1
+            console.print(f"epoch {trainer.epoch}: {_status(trainer)}, loss {loss:.4f}")
+            if trainer.epoch % config.evaluate_every == 0 and not trainer.done:
+                publish()
+        return publish()
 
 
 def _status(trainer: Trainer) -> str:
