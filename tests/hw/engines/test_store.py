@@ -18,7 +18,7 @@ GUARD = 4096  # bytes after the result area that must stay as they are
 def configuration(pixels: int, in_lanes: int, act_bits: int, bus_bits: int) -> AcceleratorConfig:
     return AcceleratorConfig(
         pixels=pixels, in_lanes=in_lanes, out_lanes=4, dw_pixels=1, requant_channels=2, act_bits=act_bits,
-        bus_bits=bus_bits, stream_bits=256,
+        bus_bits=bus_bits, bus_ports=1, stream_bits=256,
     )  # fmt: skip
 
 
