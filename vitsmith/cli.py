@@ -1,0 +1,249 @@
+"""`vitsmith`: quantize, generate, compile, simulate, report."""
+
+from collections.abc import Callable
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hw.config import CONFIGS, AcceleratorConfig, ConfigError
+from vitsmith import console
+from vitsmith.bundle import Bundle
+
+__all__ = ["main"]
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+
+BundleOption = Annotated[Path, typer.Option("--bundle", "-b", help="Folder that all stages share.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+ConfigOption = Annotated[
+    str, typer.Option("--config", "-c", help=f"Accelerator: {', '.join(CONFIGS)}, or a JSON file of fields.")
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="Change a field of the configuration, e.g. --set pixels=8.")
+]
+DEFAULT_BUNDLE = Path("build/demo")
+DEFAULT_CHECKPOINT = Path("quant/checkpoints/b0-cifar10-96.safetensors")
+
+
+def find_config(name: str, changes: list[str] | None = None) -> AcceleratorConfig:
+    """A named configuration or a JSON file, with `field=value` changes. Raises `ConfigError`."""
+    if name in CONFIGS:
+        config = CONFIGS[name]
+    elif Path(name).is_file():
+        config = AcceleratorConfig.from_json(Path(name).read_text())
+    else:
+        raise ConfigError(f"no configuration or file called '{name}'; known are {', '.join(CONFIGS)}")
+    known = {f.name for f in fields(config)}
+    values: dict[str, object] = {}
+    for change in changes or []:
+        key, _, value = change.partition("=")
+        if key not in known or not value:
+            raise ConfigError(f"--set {change}: expected FIELD=VALUE, FIELD one of {', '.join(sorted(known))}")
+        try:
+            values[key] = (
+                value if key == "name" else tuple(map(int, value.split(","))) if key == "pad_words" else int(value)
+            )
+        except ValueError:
+            raise ConfigError(f"--set {change}: '{value}' is not an integer") from None
+    return config.replace(**values) if values else config
+
+
+def _show(title: str, document: dict[str, object], as_json: bool) -> None:
+    if as_json:
+        console.print_json(document)
+        return
+    rows = [
+        (key, value) for key, value in document.items() if not isinstance(value, (list, dict)) and value is not None
+    ]
+    console.print_table(title, ("", ""), rows)
+
+
+@app.command()
+def doctor(json: JsonOption = False) -> None:
+    """Check that everything the flow needs is installed."""
+    from vitsmith.doctor import examine
+
+    findings = examine()
+    if json:
+        console.print_json({"findings": [asdict(f) for f in findings]})
+    else:
+        rows = [("ok" if f.ok else "MISSING", f.name, f.purpose, f.detail) for f in findings]
+        console.print_table("vitsmith doctor", ("", "what", "needed to", "found, or what to do"), rows)
+    if not all(f.ok for f in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def quantize(
+    checkpoint: Annotated[Path, typer.Argument(help="Trained network.")] = DEFAULT_CHECKPOINT,
+    bundle: BundleOption = DEFAULT_BUNDLE,
+    config: ConfigOption = "base",
+    changes: SetOption = None,
+    data: Annotated[str | None, typer.Option(help="Data set or folder (default: the checkpoint's).")] = None,
+    images: Annotated[int, typer.Option(help="Calibration images.")] = 512,
+    observer: Annotated[str, typer.Option(help="How ranges are chosen: minmax, percentile, mse.")] = "mse",
+    json: JsonOption = False,
+) -> None:
+    """Quantize a trained network to integers, with the bit-widths of an accelerator."""
+    from vitsmith.stages import quantize_stage
+
+    with console.progress_bar("quantize") as progress:
+        document = quantize_stage(
+            Bundle(bundle), checkpoint, find_config(config, changes),
+            data=data, calibration_images=images, observer=observer, progress=progress,
+        )  # fmt: skip
+    _show("quantized network", document, json)
+
+
+@app.command()
+def evaluate(
+    bundle: BundleOption = DEFAULT_BUNDLE,
+    images: Annotated[int, typer.Option(help="Test images; 0 for all.")] = 0,
+    json: JsonOption = False,
+) -> None:
+    """Measure top-1 accuracy of the float and of the integer network."""
+    from vitsmith.stages import evaluate_stage
+
+    with console.progress_bar("evaluate") as progress:
+        document = evaluate_stage(Bundle(bundle), images=images, progress=progress)
+    _show("accuracy", document, json)
+
+
+@app.command()
+def generate(
+    bundle: BundleOption = DEFAULT_BUNDLE,
+    config: Annotated[
+        str | None, typer.Option("--config", "-c", help="Accelerator; default: the bundle's configuration.")
+    ] = None,
+    changes: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Generate plain Verilog of the accelerator, with a description of its ports."""
+    from vitsmith.stages import generate_stage
+
+    chosen = find_config(config or "base", changes) if config or changes else None
+    if chosen is None and not Bundle(bundle).config_file.exists():
+        chosen = find_config("base")
+    with console.progress_bar("generate"):
+        document = generate_stage(Bundle(bundle), chosen)
+    _show("accelerator", document, json)
+
+
+@app.command(name="compile")
+def compile_command(bundle: BundleOption = DEFAULT_BUNDLE, json: JsonOption = False) -> None:
+    """Compile the network into a program for the accelerator."""
+    from vitsmith.stages import compile_stage
+
+    with console.progress_bar("compile"):
+        document = compile_stage(Bundle(bundle))
+    _show("program", document, json)
+
+
+@app.command()
+def estimate(bundle: BundleOption = DEFAULT_BUNDLE, json: JsonOption = False) -> None:
+    """Predict the cycles of a frame, whole and per layer."""
+    from vitsmith.stages import estimate_stage
+
+    document = estimate_stage(Bundle(bundle))
+    if not json:
+        rows = [(x["node"], ", ".join(x["engines"]), x["macs"], x["start"], x["end"]) for x in document["layers"]]
+        console.print_table("layers", ("layer", "engines", "MACs", "start", "end"), rows)
+    _show("estimate", document, json)
+
+
+@app.command()
+def simulate(
+    bundle: BundleOption = DEFAULT_BUNDLE,
+    frames: Annotated[int, typer.Option(help="Test images whose class scores are compared.")] = 100,
+    boundaries: Annotated[int, typer.Option(help="Test images that are compared at every layer boundary.")] = 8,
+    latency: Annotated[int, typer.Option(help="Cycles from a read request of external memory to its data.")] = 60,
+    bandwidth: Annotated[float, typer.Option(help="Bytes per cycle of external memory, all ports together.")] = 64,
+    stall: Annotated[float, typer.Option(help="Probability that a memory channel pauses in a cycle.")] = 0.02,
+    seed: Annotated[int, typer.Option(help="Seed of the pauses.")] = 1,
+    waveform: Annotated[bool, typer.Option("--waveform", help="Write waves (slow; use few frames).")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Run the program on the RTL in Verilator, and compare it bit for bit with the integer network."""
+    from sim.runner import MemoryModel
+    from vitsmith.stages import simulate_stage
+
+    memory = MemoryModel(latency=latency, bytes_per_cycle=bandwidth, stall=stall, seed=seed)
+    with console.progress_bar("simulate") as progress:
+        document = simulate_stage(
+            Bundle(bundle),
+            frames=frames,
+            boundary_frames=boundaries,
+            memory=memory,
+            waveform=waveform,
+            progress=progress,
+        )
+    _show("simulation", document, json)
+    if document["rtl_mismatches"] or document["stray_writes"]:
+        console.errors.print(f"[red]the RTL differs from the integer network:[/red] {document['first_mismatch']}")
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(bundle: BundleOption = DEFAULT_BUNDLE, json: JsonOption = False) -> None:
+    """Put the results of all stages into report.json and report.html."""
+    from vitsmith.report import SUMMARY, report_stage
+
+    document = report_stage(Bundle(bundle))
+    if json:
+        console.print_json(document)
+        return
+    rows = [(label, form.format(document[key])) for key, label, form in SUMMARY if document.get(key) is not None]
+    rows.append(("report", str(bundle / "report.html")))
+    console.print_table(f"{document['model']} on {document['config']}", ("", ""), rows)
+
+
+@app.command()
+def demo(
+    bundle: BundleOption = DEFAULT_BUNDLE,
+    checkpoint: Annotated[Path, typer.Option(help="Trained network.")] = DEFAULT_CHECKPOINT,
+    config: ConfigOption = "base",
+    frames: Annotated[int, typer.Option(help="Test images whose class scores are compared in RTL.")] = 100,
+    boundaries: Annotated[int, typer.Option(help="Test images compared at every layer boundary.")] = 8,
+    images: Annotated[int, typer.Option(help="Test images for the accuracy.")] = 1000,
+) -> None:
+    """The whole flow: quantize, evaluate, generate, compile, simulate, report."""
+    quantize(checkpoint, bundle, config)
+    evaluate(bundle, images)
+    generate(bundle)
+    compile_command(bundle)
+    simulate(bundle, frames, boundaries)
+    report(bundle)
+
+
+def main() -> None:
+    """Entry point: known errors become one clear message and exit status 1."""
+    raise SystemExit(run(app))
+
+
+def run(command: Callable[..., object]) -> int:
+    """Run a command; return its exit status."""
+    try:
+        command(standalone_mode=False)
+    except typer.Exit as stop:
+        return stop.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        console.errors.print("stopped")
+        return 130
+    except Exception as error:
+        if not _is_expected(error):
+            raise
+        console.errors.print(f"[red]error:[/red] {error}", soft_wrap=True, highlight=False)
+        return 1
+    return 0
+
+
+def _is_expected(error: Exception) -> bool:
+    """Errors that say what the user can do: those that the packages of this project define, and wrong usage."""
+    own = type(error).__module__.split(".")[0] in ("quant", "hw", "compiler", "sim", "boards", "vitsmith")
+    return (
+        own
+        or isinstance(error, (typer.BadParameter, FileNotFoundError, PermissionError))
+        or hasattr(error, "exit_code")
+    )

@@ -1,0 +1,236 @@
+"""The stages of the flow. Each reads the bundle, writes the bundle, and returns what it found out."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from compiler.compile import compile_network
+from hw.config import AcceleratorConfig
+from hw.verilog import generate_verilog, interface_description
+from quant.data import load_dataset
+from quant.evaluate import compare
+from quant.models.checkpoint import read_checkpoint
+from quant.quantize import QuantizerConfig, quantize
+from sim.compare import Boundary, compare_frame, first_mismatch
+from sim.runner import MemoryModel, SimulationResult, simulate
+from vitsmith.bundle import Bundle, BundleError, write_if_changed
+
+__all__ = [
+    "compile_stage",
+    "estimate_stage",
+    "evaluate_stage",
+    "generate_stage",
+    "quantize_stage",
+    "simulate_stage",
+]
+
+#: told how much of the work is done, 0..1, and what is going on
+Progress = Callable[[float, str], None]
+
+#: a DDR memory as a mid-range board has it: 64 bytes per cycle at most, 60 cycles latency, pauses
+DEFAULT_MEMORY = MemoryModel(latency=60, bytes_per_cycle=64, stall=0.02)
+
+
+def quantize_stage(
+    bundle: Bundle,
+    checkpoint: Path,
+    config: AcceleratorConfig,
+    *,
+    data: str | None = None,
+    calibration_images: int = 512,
+    observer: str = "mse",
+    progress: Progress | None = None,
+) -> dict[str, object]:
+    """Quantize a checkpoint with the accelerator's bit-widths, on the first training images of its data set."""
+    model, info = read_checkpoint(checkpoint)
+    dataset = load_dataset(data or info.data, "train", info.size)
+    images, _ = dataset[: min(calibration_images, len(dataset))]
+    settings = QuantizerConfig(
+        weight_bits=config.weight_bits,
+        act_bits=config.act_bits,
+        state_bits=config.state_bits,
+        divisor_mantissa_bits=config.divisor_mantissa_bits,
+        table_index_bits=config.table_index_bits,
+        observer=observer,
+    )
+    network = quantize(model, images, info.mean, info.std, settings, progress)
+    bundle.path.mkdir(parents=True, exist_ok=True)
+    network.save(bundle.network_file)
+    write_if_changed(bundle.config_file, config.to_json() + "\n")
+    document = {
+        "checkpoint": str(checkpoint),
+        "checkpoint_top1": info.top1,
+        "model": info.model,
+        "size": info.size,
+        "data": str(data or info.data),
+        "calibration_images": len(images),
+        "quantizer": asdict(settings),
+        "nodes": len(network.nodes),
+    }
+    bundle.write_document("quantize", document)
+    return document
+
+
+def evaluate_stage(bundle: Bundle, *, images: int = 1000, progress: Progress | None = None) -> dict[str, object]:
+    """Top-1 of the float and of the integer network on the first `images` test images (0: all)."""
+    quantized = bundle.load_document("quantize")
+    model, info = read_checkpoint(Path(quantized["checkpoint"]))
+    dataset = load_dataset(quantized["data"], "test", info.size)
+    comparison = compare(model, bundle.load_network(), dataset, limit=images or None, progress=progress)
+    document = {
+        "float_top1": comparison.float_top1,
+        "integer_top1": comparison.integer_top1,
+        "agreement": comparison.agreement,
+        "test_images": comparison.images,
+    }
+    bundle.write_document("evaluate", document)
+    return document
+
+
+def generate_stage(bundle: Bundle, config: AcceleratorConfig | None = None) -> dict[str, object]:
+    """Generate the Verilog and its interface description. `config` replaces the bundle's configuration."""
+    if config is not None:
+        write_if_changed(bundle.config_file, config.to_json() + "\n")
+    config = bundle.load_config()
+    verilog = generate_verilog(config)
+    changed = write_if_changed(bundle.verilog_file, verilog)
+    write_if_changed(bundle.interface_file, interface_description(config))
+    document = {
+        "config": config.name,
+        "config_hash": f"{config.hash:016x}",
+        "macs_per_cycle": config.macs,
+        "verilog": str(bundle.verilog_file),
+        "verilog_lines": verilog.count("\n"),
+        "interface": str(bundle.interface_file),
+    }
+    bundle.write_document("generate", document)
+    return document | {"changed": changed}
+
+
+def compile_stage(bundle: Bundle) -> dict[str, object]:
+    """Compile the network, once as it runs and once storing every layer boundary."""
+    network, config = bundle.load_network(), bundle.load_config()
+    document: dict[str, object] = {}
+    for trace in (False, True):
+        program = compile_network(network, config, trace=trace)
+        program.save(bundle.program_file(trace=trace))
+        if not trace:
+            document = {
+                "program": str(bundle.program_file(trace=False)),
+                "program_bytes": len(program.image),
+                "instructions": sum(layer["instructions"] for layer in program.layers),
+                "macs": sum(layer["macs"] for layer in program.layers),
+                "predicted_cycles": program.predicted_cycles,
+                "layers": list(program.layers),
+            }
+    bundle.write_document("compile", document)
+    return document
+
+
+def estimate_stage(bundle: Bundle) -> dict[str, object]:
+    """Predicted cycles of one frame, whole and per layer, without generating anything."""
+    network, config = bundle.load_network(), bundle.load_config()
+    program = compile_network(network, config)
+    macs = sum(layer["macs"] for layer in program.layers)
+    return {
+        "predicted_cycles": program.predicted_cycles,
+        "macs": macs,
+        "mac_utilisation": macs / program.predicted_cycles / config.macs,
+        "layers": list(program.layers),
+    }
+
+
+def simulate_stage(
+    bundle: Bundle,
+    *,
+    frames: int = 100,
+    boundary_frames: int = 8,
+    memory: MemoryModel | None = None,
+    waveform: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, object]:
+    """Run test images through the RTL and compare every class score with the integer network; for the first
+    `boundary_frames` images, compare every layer boundary too."""
+    quantized = bundle.load_document("quantize")
+    network, config = bundle.load_network(), bundle.load_config()
+    dataset = load_dataset(quantized["data"], "test", network.input.size)
+    images, labels = dataset[: max(frames, boundary_frames)]
+    document, result = simulate_images(
+        bundle,
+        images,
+        frames=frames,
+        boundary_frames=boundary_frames,
+        memory=memory,
+        waveform=waveform,
+        progress=progress,
+    )
+    if frames:
+        document["rtl_top1"] = float((result.scores.argmax(1) == labels[:frames]).mean())
+    document["mac_utilisation"] = bundle.load_document("compile")["macs"] / document["cycles_per_frame"] / config.macs
+    bundle.write_document("simulate", document)
+    return document
+
+
+def simulate_images(
+    bundle: Bundle,
+    images: np.ndarray,
+    *,
+    frames: int,
+    boundary_frames: int,
+    memory: MemoryModel | None = None,
+    waveform: bool = False,
+    progress: Progress | None = None,
+) -> tuple[dict[str, object], SimulationResult]:
+    """`simulate_stage` on given images (N, size, size, 3) uint8."""
+    if not frames:
+        raise BundleError("nothing to simulate: ask for at least one frame")
+    network, config, verilog = bundle.load_network(), bundle.load_config(), bundle.load_verilog()
+    memory = memory or DEFAULT_MEMORY
+    work_dir = bundle.path / "simulation"
+    boundaries: list[Boundary] = []
+    total = frames + boundary_frames
+
+    def report(offset: int, what: str) -> Callable[[int, int], None] | None:
+        return progress and (lambda done, count: progress((offset + done) / total, f"{what} {done} of {count}"))
+
+    if progress:
+        progress(0.0, "building the simulator")
+    if boundary_frames:
+        program = bundle.load_program(trace=True)
+        traced = simulate(
+            config, verilog, program, images[:boundary_frames], memory=memory, work_dir=work_dir / "trace",
+            progress=report(0, "layer boundaries of frame"),
+        )  # fmt: skip
+        reference = network.run(torch.from_numpy(images[:boundary_frames]), trace=True)
+        for index in range(boundary_frames):
+            codes = {name: tensor[index].numpy() for name, tensor in reference.items()}
+            area, written = traced.results[index], traced.write_cycles[index]
+            boundaries += compare_frame(config, program, area, codes, written)
+    program = bundle.load_program()
+    wave = work_dir / "frames" / "waves.vcd" if waveform else None
+    result = simulate(
+        config, verilog, program, images[:frames], memory=memory, work_dir=work_dir / "frames", waveform=wave,
+        progress=report(boundary_frames, "frame"),
+    )  # fmt: skip
+    expected = network.run(torch.from_numpy(images[:frames])).numpy()
+    first = first_mismatch(boundaries)
+    cycles = float(np.mean([frame.cycles for frame in result.frames]))
+    return {
+        "rtl_frames": frames,
+        "boundary_frames": boundary_frames,
+        "boundaries_compared": len(boundaries),
+        "scores_compared": int(expected.size),
+        "rtl_mismatches": int((result.scores != expected).sum()) + sum(b.mismatches for b in boundaries),
+        "first_mismatch": asdict(first) if first else None,
+        "stray_writes": result.stray_writes,
+        "cycles_per_frame": cycles,
+        "predicted_cycles": program.predicted_cycles,
+        "prediction_error": program.predicted_cycles / cycles - 1,
+        "simulation_cycles_per_second": result.cycles_per_second,
+        "memory": asdict(memory),
+        "frames": [asdict(frame) for frame in result.frames],
+        "waveform": str(wave) if wave else None,
+    }, result
