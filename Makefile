@@ -14,6 +14,8 @@ $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(BIN)/pip install --quiet --disable-pip-version-check -e .[test]
+	# the official EfficientViT code, an oracle of the tests; its own dependencies are not needed for the classes used
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps visaion5efficientvit==0.2.1
 	touch $@
 
 demo: $(READY)
