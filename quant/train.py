@@ -34,13 +34,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from quant.data import Dataset, load_dataset, normalise
+from quant.data import DataError, Dataset, load_dataset, normalise
 from quant.data.dataset import ArrayDataset
 from quant.data.upsample import upsample
 from quant.models.checkpoint import CheckpointInfo, save_checkpoint
 from quant.models.efficientvit import EFFICIENTVIT, EfficientViT, LiteMLA, build_efficientvit
 
-__all__ = ["Schedule", "TrainConfig", "augment", "evaluate", "train", "with_fresh_statistics"]
+__all__ = ["Schedule", "TrainConfig", "augment", "evaluate", "main", "train", "with_fresh_statistics"]
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,12 @@ class TrainConfig:
     precision: str = "float32"
     evaluate_every: int = 4
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.minutes <= 0:
+            raise ValueError(f"a run needs more than {self.minutes} minutes")
+        if self.precision not in ("float32", "bfloat16"):
+            raise ValueError(f"unknown precision {self.precision!r}; choose 'float32' or 'bfloat16'")
 
     def learning_rate(self, progress: float) -> float:
         """Learning rate at ``progress`` 0..1: linear up to the peak, then linear down to zero."""
@@ -421,12 +427,21 @@ def main(arguments: list[str] | None = None) -> None:
     # More threads help little on this network and stall on a busy machine.
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    schedule = Schedule.parse(options.schedule)
-    config = TrainConfig(model=options.model, schedule=schedule, minutes=options.minutes, seed=options.seed)
-    train_data = load_dataset(options.data, "train", schedule.final_size)
+    try:
+        schedule = Schedule.parse(options.schedule)
+        config = TrainConfig(
+            model=options.model,
+            schedule=schedule,
+            minutes=options.minutes,
+            precision=options.precision,
+            seed=options.seed,
+        )
+        train_data = load_dataset(options.data, "train", schedule.final_size)
+        test_data = load_dataset(options.data, "test", schedule.final_size)
+    except (ValueError, DataError) as error:
+        parser.error(str(error))
     if not isinstance(train_data, ArrayDataset):
-        parser.error(f"training needs small images held in memory; {options.data} is a folder")
-    test_data = load_dataset(options.data, "test", schedule.final_size)
+        parser.error(f"training needs small images held in memory; {options.data} is an image folder")
     words = ["python", "-m", "quant.train", *(sys.argv[1:] if arguments is None else arguments)]
     command = shlex.join(word for word in words if word != "--resume")
     train(config, train_data, test_data, options.out, resume=options.resume, command=command)

@@ -8,7 +8,7 @@ from rich.console import Console
 from quant.data.dataset import ArrayDataset, normalise
 from quant.models.checkpoint import read_checkpoint
 from quant.models.efficientvit import build_efficientvit
-from quant.train import Schedule, TrainConfig, Trainer, augment, evaluate, train, with_fresh_statistics
+from quant.train import Schedule, TrainConfig, Trainer, augment, evaluate, main, train, with_fresh_statistics
 
 
 def coloured_images(count: int, size: int) -> ArrayDataset:
@@ -128,3 +128,18 @@ def test_cutout_blanks_one_square():
     areas = blank[..., 0].sum((1, 2))
     assert areas.max() == 64 and areas.min() >= 16
     assert (blank.all(-1) == blank.any(-1)).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--schedule", "64"], "not SIZE:EPOCHS"),
+        (["--minutes", "0"], "more than 0.0 minutes"),
+        (["--data", "nothing"], "unknown data set 'nothing'"),
+    ],
+)
+def test_wrong_options_are_told(tmp_path, capsys, options, text):
+    with pytest.raises(SystemExit):
+        main(["--out", str(tmp_path / "out"), *options])
+    assert text in capsys.readouterr().err
+    torch.set_flush_denormal(False)
