@@ -1,0 +1,260 @@
+"""Drain of the depthwise engine: requantizes finished accumulators and writes them to the output map."""
+
+from amaranth import Module, Signal, signed
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.wiring import In, Out
+
+from hw.arithmetic.requantizer import Requantizer, TableWrite
+from hw.config import AcceleratorConfig
+from hw.control.descriptors import DepthwiseBody, OperandMode, RequantMode, record_layout
+from hw.engines.depthwise_parameters import RECORD_SLOTS
+from hw.engines.depthwise_window import accumulator_depth, chunks
+from hw.interfaces import PadWrite
+from hw.memory.map_rows import next_row
+
+__all__ = ["DepthwiseDrain", "drain_layout"]
+
+BODY_QUEUE = 4  # instructions that the reader may be ahead of the drain
+BEATS_IN_FLIGHT = 32  # more than the cycles from the accumulators to the write port
+
+
+def drain_layout() -> data.StructLayout:
+    """What the drain needs of an instruction."""
+    body = data.Layout.cast(DepthwiseBody)
+    names = ("destination", "rows", "groups_per_row", "blocks", "requant")
+    return data.StructLayout({name: body[name].shape for name in names})
+
+
+def beat_layout(config: AcceleratorConfig) -> data.StructLayout:
+    """Where a beat goes, and what ends with it."""
+    return data.StructLayout(
+        {
+            "pad": 2,
+            "address": 16,
+            "chunk": range(max(chunks(config), 2)),
+            "subblock": range(max(config.subblocks, 2)),
+            "last": 1,  # of its instruction
+            "table": 1,  # the instruction used the activation table `table_bank`
+            "table_bank": 1,
+        }
+    )
+
+
+class BeatWalk(wiring.Component):
+    """Counters of the beats of an instruction: [block][subblock][row][group][chunk].
+
+    Members
+    -------
+    body : instructions; one is taken when the beats of the last one are done
+    active : `beat` is valid; `step` goes on to the next one
+    address : of the beat in the accumulators
+    group_begin, block_begin : first beat of its subblock, of its block
+    block_end : last beat of its block
+    mode : requantization of the instruction
+    """
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "body": In(stream.Signature(drain_layout())),
+                "active": Out(1),
+                "step": In(1),
+                "beat": Out(beat_layout(config)),
+                "address": Out(range(accumulator_depth(config))),
+                "group_begin": Out(1),
+                "block_begin": Out(1),
+                "block_end": Out(1),
+                "mode": Out(RequantMode),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        config = self._config
+        body, new, take = Signal(drain_layout()), self.body.payload, Signal()
+        chunk, subblock = self.beat.chunk, self.beat.subblock
+        groups_left, rows_left = Signal.like(body.groups_per_row), Signal.like(body.rows)
+        blocks_left = Signal.like(body.blocks)
+        row, column, block_column = Signal(16), Signal(16), Signal(16)
+        word_end, row_end, group_end = Signal(), Signal(), Signal()
+        view = body.destination
+        next_block_column = Signal(16)
+        m.d.comb += [
+            word_end.eq(chunk == chunks(config) - 1),
+            row_end.eq(word_end & (groups_left == 1)),
+            group_end.eq(row_end & (rows_left == 1)),
+            self.block_end.eq(group_end & (subblock == config.subblocks - 1)),
+            self.group_begin.eq(self.address == 0),
+            self.block_begin.eq(self.group_begin & (subblock == 0)),
+            self.mode.eq(body.requant),
+            self.beat.pad.eq(view.pad),
+            self.beat.address.eq(row + column),
+            self.beat.last.eq(self.block_end & (blocks_left == 1)),
+            self.beat.table.eq(body.requant.operand == OperandMode.TABLE),
+            self.beat.table_bank.eq(body.requant.table_bank),
+            next_block_column.eq(block_column + body.groups_per_row),
+            self.body.ready.eq(~self.active | (self.step & self.beat.last)),
+            take.eq(self.body.valid & self.body.ready),
+        ]
+        with m.If(self.step):
+            m.d.sync += [chunk.eq(chunk + 1), self.address.eq(self.address + 1)]
+            with m.If(word_end):
+                m.d.sync += [chunk.eq(0), column.eq(column + 1), groups_left.eq(groups_left - 1)]
+            with m.If(row_end):
+                m.d.sync += [column.eq(block_column), groups_left.eq(body.groups_per_row)]
+                m.d.sync += [row.eq(next_row(view, row)), rows_left.eq(rows_left - 1)]
+            with m.If(group_end):
+                m.d.sync += [row.eq(view.start), rows_left.eq(body.rows), self.address.eq(0), subblock.eq(subblock + 1)]
+            with m.If(self.block_end):
+                m.d.sync += [subblock.eq(0), blocks_left.eq(blocks_left - 1)]
+                m.d.sync += [block_column.eq(next_block_column), column.eq(next_block_column)]
+            with m.If(self.beat.last):
+                m.d.sync += self.active.eq(0)
+        with m.If(take):
+            m.d.sync += [
+                body.eq(new),
+                self.active.eq(1),
+                groups_left.eq(new.groups_per_row),
+                rows_left.eq(new.rows),
+                blocks_left.eq(new.blocks),
+                row.eq(new.destination.start),
+                column.eq(0),
+                block_column.eq(0),
+            ]
+        return m
+
+
+class DepthwiseDrain(wiring.Component):
+    """Writes the results of an instruction, one beat per cycle: `dw_pixels` pixels of `requant_channels` channels.
+
+    The first subblock of a block follows the accumulators as they finish; the others come after it. Beats wait in a
+    FIFO for the write port.
+
+    Members
+    -------
+    body : instructions
+    finished : one more address of the accumulators can be drained
+    read, read_bank, read_address, read_group, read_data : drain port of the accumulators
+    records_read, records_slot, records : records of a block, one cycle after `records_read`
+    block_drained : pulse; the accumulators' bank is free
+    table_write : to the requantizer
+    destination : scratchpad port
+    completed : pulse; all writes of an instruction can be read; with it, `completed_table`, `completed_bank`: its use
+        of the activation tables
+    """
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "body": In(stream.Signature(drain_layout())),
+                "finished": In(1),
+                "read": Out(1),
+                "read_bank": Out(1),
+                "read_address": Out(range(accumulator_depth(config))),
+                "read_group": Out(range(max(config.subblocks, 2))),
+                "read_data": In(data.ArrayLayout(signed(config.acc_bits), config.dw_pixels * config.requant_channels)),
+                "records_read": Out(1),
+                "records_slot": Out(range(RECORD_SLOTS)),
+                "records": In(data.ArrayLayout(record_layout(), config.in_lanes)),
+                "block_drained": Out(1),
+                "table_write": In(TableWrite(config, config.bus_bits)),
+                "destination": Out(PadWrite(config)),
+                "completed": Out(1),
+                "completed_table": Out(1),
+                "completed_bank": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        config = self._config
+        m.submodules.bodies = bodies = SyncFIFO(width=drain_layout().size, depth=BODY_QUEUE)
+        m.submodules.walk = walk = BeatWalk(config)
+        # Beats that were read, in order; there is room for the codes of all of them.
+        m.submodules.beats = beats = SyncFIFO(width=beat_layout(config).size, depth=BEATS_IN_FLIGHT)
+        m.d.comb += [
+            bodies.w_data.eq(self.body.payload),
+            bodies.w_en.eq(self.body.valid),
+            self.body.ready.eq(bodies.w_rdy),
+            walk.body.payload.eq(bodies.r_data),
+            walk.body.valid.eq(bodies.r_rdy),
+            bodies.r_en.eq(walk.body.ready),
+            walk.step.eq(self.read),
+            beats.w_data.eq(walk.beat),
+            beats.w_en.eq(self.read),
+        ]
+        available = Signal(range(2 * accumulator_depth(config) + 1))
+        first_subblock = walk.beat.subblock == 0
+        m.d.sync += available.eq(available + self.finished - (self.read & first_subblock))
+        m.d.comb += [
+            self.read.eq(walk.active & beats.w_rdy & (~first_subblock | (available != 0))),
+            self.read_address.eq(walk.address),
+            self.read_group.eq(walk.beat.subblock),
+            self.block_drained.eq(self.read & walk.block_end),
+        ]
+        with m.If(self.block_drained):
+            m.d.sync += [self.read_bank.eq(~self.read_bank), self.records_slot.eq(self.records_slot + 1)]
+        self._write(m, beats, self._requantize(m, walk))
+        return m
+
+    def _requantize(self, m: Module, walk: BeatWalk) -> Requantizer:
+        """Send beats through the requantizer; records and mode arrive there with the accumulators."""
+        config = self._config
+        m.submodules.requantizer = requantizer = Requantizer(
+            config, pixels=config.dw_pixels, channels=config.requant_channels, word_bits=config.bus_bits
+        )
+        wiring.connect(m, wiring.flipped(self.table_write), requantizer.table_write)
+        read_1, group_begin, subblock, mode_1 = Signal(), Signal(), Signal.like(walk.beat.subblock), Signal(RequantMode)
+        read_2, mode_2 = Signal(), Signal(RequantMode)
+        records = Signal(requantizer.records.shape())
+        m.d.comb += self.records_read.eq(self.read & walk.block_begin)
+        m.d.sync += [read_1.eq(self.read), read_2.eq(read_1)]
+        with m.If(self.read):
+            m.d.sync += [group_begin.eq(walk.group_begin), subblock.eq(walk.beat.subblock), mode_1.eq(walk.mode)]
+        with m.If(read_1):
+            m.d.sync += mode_2.eq(mode_1)
+            with m.If(group_begin):
+                m.d.sync += records.eq(self.records.as_value().word_select(subblock, records.as_value().shape().width))
+        m.d.comb += [
+            requantizer.valid.eq(read_2),
+            requantizer.acc.eq(self.read_data),
+            requantizer.records.eq(records),
+            requantizer.mode.eq(mode_2),
+        ]
+        return requantizer
+
+    def _write(self, m: Module, beats: SyncFIFO, requantizer: Requantizer) -> None:
+        """Queue the codes, and write each beat to its lanes of its word."""
+        config = self._config
+        layout = data.ArrayLayout(data.ArrayLayout(config.act_bits, config.requant_channels), config.dw_pixels)
+        m.submodules.codes = fifo = SyncFIFO(width=layout.size, depth=BEATS_IN_FLIGHT)
+        made, codes, beat = Signal(layout), Signal(layout), Signal(beat_layout(config))
+        for p in range(config.dw_pixels):
+            m.d.comb += [made[p][c].eq(requantizer.y[p][c]) for c in range(config.requant_channels)]
+        port = self.destination
+        accepted = port.valid & port.ready
+        m.d.comb += [
+            fifo.w_data.eq(made),
+            fifo.w_en.eq(requantizer.out_valid),
+            codes.eq(fifo.r_data),
+            beat.eq(beats.r_data),
+            port.valid.eq(fifo.r_rdy),
+            port.pad.eq(beat.pad),
+            port.address.eq(beat.address),
+            fifo.r_en.eq(port.ready),
+            beats.r_en.eq(accepted),
+        ]
+        for p in range(config.pixels):
+            chunk, lane = divmod(p, config.dw_pixels)
+            m.d.comb += port.mask[p].eq((beat.chunk == chunk) << beat.subblock)
+            for subblock in range(config.subblocks):
+                first = subblock * config.requant_channels
+                m.d.comb += [port.data[p][first + c].eq(codes[lane][c]) for c in range(config.requant_channels)]
+        m.d.sync += [
+            self.completed.eq(accepted & beat.last),
+            self.completed_table.eq(beat.table),
+            self.completed_bank.eq(beat.table_bank),
+        ]

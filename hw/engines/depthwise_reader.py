@@ -1,0 +1,259 @@
+"""Reader of the depthwise engine: walks the input map once per kernel row and prefetches its words."""
+
+from amaranth import Module, Mux, Signal, Value, signed
+from amaranth.lib import data, enum, stream, wiring
+from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.wiring import In, Out
+
+from hw.config import AcceleratorConfig
+from hw.control.descriptors import DepthwiseBody
+from hw.engines.depthwise_parameters import PASS_SLOTS, PASSES_3X3, PASSES_5X5
+from hw.interfaces import PadRead, pad_word_layout
+from hw.memory.map_rows import next_row
+
+__all__ = ["DepthwiseReader", "Offset", "slot_layout"]
+
+PREFETCH_WORDS = 16  # covers the read latency several times, so that some refusals cost nothing
+ROW_BITS = 11  # of a signed input row
+
+
+class Offset(enum.Enum, shape=2):
+    """Input column of a pass's first tap, relative to that of the output pixel."""
+
+    MINUS_1 = 0  #: 3x3
+    MINUS_2 = 1  #: 5x5, taps 0 to 2
+    PLUS_1 = 2  #: 5x5, taps 3 and 4
+
+
+def slot_layout(config: AcceleratorConfig) -> data.StructLayout:
+    """One slot: a place for a word in an input row, real or not, and what the word means for the outputs.
+
+    The last slot of an output word completes its operands, but for the neighbour pixels in the next slots. All fields
+    from `left1` on describe that output word; pixel 0 is the first pixel of its first slot.
+    """
+    return data.StructLayout(
+        {
+            "real": 1,  # a word comes with it
+            "completes": 1,  # an output word
+            "row_end": 1,  # last slot of its row
+            "block_begin": 1,  # first slot of its block
+            "left1": 1,  # pixel -1 is real
+            "left2": 1,  # pixel -2 is real
+            "remaining": range(2 * config.pixels + 2),  # real pixels from pixel 0 on
+            "stride2": 1,
+            "offset": Offset,
+            "pass_index": range(PASS_SLOTS),
+            "pass_end": 1,  # last output word of its pass
+            "first": 1,  # first pass of the block
+            "last": 1,  # last pass of the block
+        }
+    )
+
+
+class RowWalk(wiring.Component):
+    """Walks the rows of a ring for all passes of a block: output row i of kernel row ky needs row i * stride + ky - top
+    of the view. Rows above the view have no address. One command per cycle.
+
+    Members
+    -------
+    source, stride2, top, source_rows : fields of the instruction; constant from the cycle before a command on
+    block : go to output row 0 of kernel row 0
+    kernel_row : go to output row 0 of the next kernel row
+    same_kernel_row : go back to output row 0
+    output_row : go to the next output row
+    address : of the current row
+    real : the current row exists
+    """
+
+    def __init__(self) -> None:
+        body = data.Layout.cast(DepthwiseBody)
+        super().__init__(
+            {name: In(body[name].shape) for name in ("source", "stride2", "top", "source_rows")}
+            | {name: In(1) for name in ("block", "kernel_row", "same_kernel_row", "output_row")}
+            | {"address": Out(16), "real": Out(1)}
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        view = self.source
+        step, ring = Signal(17), Signal(17)
+        m.d.sync += [step.eq(view.row_stride << self.stride2), ring.eq(view.limit - view.base)]
+        # the current row, and output row 0 of the current kernel row
+        j, first_j = Signal(signed(ROW_BITS)), Signal(signed(ROW_BITS))
+        first_address = Signal(16)
+        m.d.comb += self.real.eq((j >= 0) & (j < self.source_rows))
+
+        # One row further than the first one; that is row 1 as long as the walk begins above the view or at row 0.
+        row_after_first, stepped = Signal(16), Signal(18)
+        m.d.comb += [row_after_first.eq(next_row(view, first_address)), stepped.eq(self.address + step)]
+        next_first = Mux(first_j >= 0, row_after_first, view.start)
+        entry = Mux(self.stride2 & (j == -1), row_after_first, view.start)
+        next_address = Mux(stepped >= view.limit, stepped - ring, stepped)
+
+        with m.If(self.block):
+            m.d.sync += [j.eq(-self.top), first_j.eq(-self.top)]
+            m.d.sync += [self.address.eq(view.start), first_address.eq(view.start)]
+        with m.Elif(self.kernel_row):
+            m.d.sync += [j.eq(first_j + 1), first_j.eq(first_j + 1)]
+            m.d.sync += [self.address.eq(next_first), first_address.eq(next_first)]
+        with m.Elif(self.same_kernel_row):
+            m.d.sync += [j.eq(first_j), self.address.eq(first_address)]
+        with m.Elif(self.output_row):
+            m.d.sync += [j.eq(j + Mux(self.stride2, 2, 1)), self.address.eq(Mux(j < 0, entry, next_address))]
+        return m
+
+
+class DepthwiseReader(wiring.Component):
+    """Reads the words of all passes of an instruction, and says what they are good for.
+
+    Per block, pass, and output row, there are `groups_per_row` slots (twice as many for stride 2), one per cycle. A
+    slot is real if it lies on the map; then its word is read. One idle cycle between instructions.
+
+    Members
+    -------
+    body : instructions
+    source : scratchpad port
+    slots, words : the slots, and the words of the real ones; words come later than their slots
+    """
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "body": In(stream.Signature(DepthwiseBody)),
+                "source": Out(PadRead(config)),
+                "slots": Out(stream.Signature(slot_layout(config))),
+                "words": Out(stream.Signature(pad_word_layout(config))),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.slots = slots = SyncFIFO(width=slot_layout(self._config).size, depth=PREFETCH_WORDS)
+        # There is a slot for every word that is on its way, so words always find room.
+        m.submodules.words = words = SyncFIFO(width=self._config.pad_word_bits, depth=PREFETCH_WORDS)
+        wiring.connect(m, wiring.flipped(self.slots), slots.r_stream)
+        wiring.connect(m, wiring.flipped(self.words), words.r_stream)
+        slot = Signal(slot_layout(self._config))
+        body, running, advance, end = Signal(DepthwiseBody), Signal(), Signal(), Signal()
+        m.d.comb += [
+            advance.eq(running & slots.w_rdy & (~slot.real | self.source.ready)),
+            self.source.valid.eq(running & slots.w_rdy & slot.real),
+            self.source.pad.eq(body.source.pad),
+            slots.w_en.eq(advance),
+            slots.w_data.eq(slot),
+            words.w_en.eq(self.source.data_valid),
+            words.w_data.eq(self.source.data),
+        ]
+
+        begin = Signal()
+        busy = begin | running
+        m.d.comb += self.body.ready.eq(~busy | (advance & end))
+        m.d.sync += begin.eq(self.body.valid & self.body.ready)
+        with m.If(self.body.valid & self.body.ready):
+            m.d.sync += body.eq(self.body.payload)
+        with m.If(begin):
+            m.d.sync += running.eq(1)
+        with m.Elif(advance & end):
+            m.d.sync += running.eq(0)
+        self._walk(m, body, begin, advance, slot, end)
+        return m
+
+    def _walk(self, m: Module, body: data.View, begin: Signal, advance: Signal, slot: data.View, end: Signal) -> None:
+        """Counters of the nest [block][kernel row][tap group][output row][slot]."""
+        m.submodules.rows = rows = RowWalk()
+        m.d.comb += [getattr(rows, name).eq(getattr(body, name)) for name in ("stride2", "top", "source_rows")]
+        m.d.comb += rows.source.eq(body.source)
+
+        words_left = Signal.like(body.source_groups)
+        slots_left, rows_left, blocks_left = Signal(9), Signal.like(body.rows), Signal.like(body.blocks)
+        block_begin = Signal()
+        block_offset, offset = Signal(16), Signal(16)  # of the block and the word from the row's address
+        row_end, pass_end, block_end = Signal(), Signal(), Signal()
+        m.d.comb += [
+            row_end.eq(slots_left == 1),
+            pass_end.eq(row_end & (rows_left == 1)),
+            block_end.eq(pass_end & slot.last),
+            end.eq(block_end & (blocks_left == 1)),
+            self.source.address.eq(rows.address + offset),
+            slot.real.eq(rows.real & (words_left != 0)),
+            slot.completes.eq(~body.stride2 | slots_left[0]),
+            slot.row_end.eq(row_end),
+            slot.pass_end.eq(pass_end),
+            slot.block_begin.eq(block_begin),
+            rows.block.eq(begin | (advance & block_end)),
+            rows.output_row.eq(advance & row_end),
+        ]
+        self._passes(m, body, begin, advance & pass_end, slot, rows)
+        self._columns(m, body, begin | (advance & row_end), advance, words_left, rows.real, slot)
+
+        with m.If(advance):
+            m.d.sync += [slots_left.eq(slots_left - 1), block_begin.eq(0)]
+            with m.If(slot.real):
+                m.d.sync += offset.eq(offset + 1)
+            with m.If(words_left != 0):
+                m.d.sync += words_left.eq(words_left - 1)
+        with m.If(begin | (advance & row_end)):
+            m.d.sync += [
+                slots_left.eq(body.groups_per_row << body.stride2),
+                words_left.eq(body.source_groups),
+                rows_left.eq(Mux(begin | pass_end, body.rows, rows_left - 1)),
+                offset.eq(block_offset),
+            ]
+        with m.If(begin):
+            m.d.sync += [blocks_left.eq(body.blocks), block_offset.eq(0), offset.eq(0), block_begin.eq(1)]
+        with m.Elif(advance & block_end):
+            next_offset = block_offset + body.source_groups
+            m.d.sync += [blocks_left.eq(blocks_left - 1), block_offset.eq(next_offset), offset.eq(next_offset)]
+            m.d.sync += block_begin.eq(1)
+
+    def _passes(
+        self, m: Module, body: data.View, begin: Value, next_pass: Value, slot: data.View, rows: RowWalk
+    ) -> None:
+        """Pass index, and the tap offset: 5x5 kernels take two passes per kernel row."""
+        index = Signal(range(PASS_SLOTS))
+        m.d.comb += [
+            slot.pass_index.eq(index),
+            slot.first.eq(index == 0),
+            slot.last.eq(index == Mux(body.kernel5, PASSES_5X5 - 1, PASSES_3X3 - 1)),
+            slot.stride2.eq(body.stride2),
+            slot.offset.eq(Mux(body.kernel5, Mux(index[0], Offset.PLUS_1, Offset.MINUS_2), Offset.MINUS_1)),
+            rows.same_kernel_row.eq(next_pass & body.kernel5 & ~index[0]),
+            rows.kernel_row.eq(next_pass & ~(body.kernel5 & ~index[0])),
+        ]
+        with m.If(begin):
+            m.d.sync += index.eq(0)
+        with m.Elif(next_pass):
+            m.d.sync += index.eq(Mux(slot.last, 0, index + 1))
+
+    def _columns(
+        self,
+        m: Module,
+        body: data.View,
+        row_begin: Value,
+        advance: Value,
+        words_left: Value,
+        real: Value,
+        slot: data.View,
+    ) -> None:
+        """Which pixels around a slot's output word are on the map; none in a row that does not exist."""
+        p = self._config.pixels
+        left1, left2 = Signal(), Signal()  # an output word is to the left; two are, as far as that matters
+        with m.If(row_begin):
+            m.d.sync += [left1.eq(0), left2.eq(0)]
+        with m.Elif(advance & slot.completes):
+            m.d.sync += [left1.eq(1), left2.eq((left1 | body.stride2) if p == 1 else 1)]
+        m.d.comb += [slot.left1.eq(left1 & real), slot.left2.eq(left2 & real)]
+        # Words from the output word's first slot on; a stride of 2 comes to its second slot with one word less.
+        words = Signal(len(words_left) + 1)
+        m.d.comb += words.eq(words_left + body.stride2)
+        with m.If(real):
+            with m.Switch(words):
+                with m.Case(0):
+                    m.d.comb += slot.remaining.eq(0)
+                with m.Case(1):
+                    m.d.comb += slot.remaining.eq(body.last_pixels)
+                with m.Case(2):
+                    m.d.comb += slot.remaining.eq(body.last_pixels + p)
+                with m.Default():
+                    m.d.comb += slot.remaining.eq(2 * p + 1)
