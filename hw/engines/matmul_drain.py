@@ -29,7 +29,7 @@ class Ticket(data.Struct):
 class Drain(wiring.Component):
     """For each output tile, for each of its channel groups, for each pixel group: P x requant_channels accumulators.
 
-    Such a beat reads the accumulators (and reciprocals) of its pixel group, and is taken in the cycle where its residual
+    A beat reads the accumulators (and reciprocals) of its pixel group, and is taken in the cycle where its residual
     word is granted, if it needs one: all have a latency of `LATENCY` cycles. Then the requantizer takes it. With
     divisors, the first output tile is one channel group of beats for the reciprocals, and the numerators wait for the
     last of them. One beat per cycle; one per `slices` cycles if `wide`; the first beats of two channel groups are at

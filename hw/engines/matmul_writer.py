@@ -14,8 +14,7 @@ __all__ = ["ResultWriter"]
 
 
 class ResultWriter(wiring.Component):
-    """Writes each result in the cycle after `valid`, and the slices of a wide result in the cycles from then on, the low
-    bits first.
+    """Writes each result in the cycle after `valid`; the slices of a wide result follow, the low bits first.
 
     Parameters
     ----------
