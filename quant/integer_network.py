@@ -37,6 +37,32 @@ class IntegerNetworkError(ValueError):
     """A malformed integer network or file; the message names the node and what to do."""
 
 
+def _signed_range(bits: int) -> tuple[int, int]:
+    return -(1 << (bits - 1)), (1 << (bits - 1)) - 1
+
+
+CODE_RANGE = numerics.code_range(8)  #: of codes and zero-points of all activations
+MULTIPLIER2_RANGE = (0, (1 << numerics.MULTIPLIER2_BITS) - 1)
+SHIFT_RANGE = (0, (1 << numerics.SHIFT_BITS) - 1)
+EPSILON_BITS = 40  #: of a LayerNorm
+
+
+def _check_number(name: str, value: object, low: int, high: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise IntegerNetworkError(f"{name} = {value!r} is not an integer from {low} to {high}")
+
+
+def _check_tensor(name: str, value: object, shape: tuple[int, ...], low: int, high: int) -> None:
+    """A tensor of int64 (weights: int8) with this shape and values in this range."""
+    if not isinstance(value, Tensor) or value.dtype not in (torch.int64, torch.int8) or value.shape != shape:
+        found = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+        raise IntegerNetworkError(f"{name} is {found}, not integers of shape {shape}")
+    if value.numel() and not (low <= int(value.min()) and int(value.max()) <= high):
+        raise IntegerNetworkError(
+            f"{name} has values from {int(value.min())} to {int(value.max())}; {low} to {high} are allowed"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Requant:
     """Requantization of int accumulators to codes; per-channel tensors are int64 (C,). See `quant.numerics`."""
@@ -53,6 +79,31 @@ class Requant:
     residual_zero: int = 0
     out_bits: int = 8
     signed: bool = False  #: class scores are signed; activations are not
+
+    def __post_init__(self) -> None:
+        ranges = {
+            "bias": _signed_range(numerics.BIAS_BITS),
+            "multiplier": _signed_range(numerics.MULTIPLIER_BITS),
+            "shift": SHIFT_RANGE,
+            "zero_point": CODE_RANGE,
+            "multiplier2": MULTIPLIER2_RANGE,
+        }
+        for name, (low, high) in ranges.items():
+            _check_tensor(name, getattr(self, name), (self.channels,), low, high)
+        _check_number("shift2", self.shift2, 0, (1 << numerics.SHIFT2_BITS) - 1)
+        _check_number("index_zero", self.index_zero, *_signed_range(numerics.INDEX_ZERO_BITS))
+        _check_number("residual_zero", self.residual_zero, *CODE_RANGE)
+        _check_number("out_bits", self.out_bits, 2, numerics.OPERAND_BITS)
+        if self.operand == Operand.TABLE and self.table is None:
+            raise IntegerNetworkError("a table operand needs a table")
+        if self.table is not None:
+            size = 1 << (self.table.numel() - 1).bit_length()
+            _check_tensor("table", self.table, (size,), *_signed_range(numerics.OPERAND_BITS))
+
+    @property
+    def channels(self) -> int:
+        """Number of output channels."""
+        return self.bias.numel()
 
     def __call__(
         self,
@@ -103,6 +154,11 @@ class Input(Node):
     size: int = 224
     bits: int = 8
 
+    def __post_init__(self) -> None:
+        _check_number("channels", self.channels, 1, 4)
+        _check_number("size", self.size, 1, 65535)
+        _check_number("bits", self.bits, 1, 8)
+
     def run(self, image: Tensor) -> Tensor:
         return image.int() >> (8 - self.bits)
 
@@ -121,6 +177,23 @@ class Conv(Node):
     stride: int = 1
     groups: int = 1
     weight_bits: int = 8
+
+    def __post_init__(self) -> None:
+        _check_number("weight_bits", self.weight_bits, 2, 8)
+        _check_number("stride", self.stride, 1, 2)
+        outputs, per_group, kernel, _ = self.weight.shape
+        _check_number("groups", self.groups, 1, outputs)
+        _check_tensor(
+            "weight", self.weight, (outputs, per_group, kernel, kernel), *numerics.weight_range(self.weight_bits)
+        )
+        _check_tensor("pad_value", self.pad_value, (per_group * self.groups,), *CODE_RANGE)
+        if outputs % self.groups or kernel % 2 == 0 or self.requant.channels != outputs:
+            raise IntegerNetworkError(
+                f"{outputs} filters of {kernel}x{kernel}, {self.groups} groups, and {self.requant.channels} requantized"
+                " channels do not fit together"
+            )
+        if (self.requant.operand == Operand.RESIDUAL) != (len(self.inputs) == 2):
+            raise IntegerNetworkError("a second input and a residual operand belong together")
 
     @property
     def kernel(self) -> int:
@@ -166,6 +239,20 @@ class LinearAttention(Node):
     state_bits: int = 8
     mantissa_bits: int = 8
 
+    def __post_init__(self) -> None:
+        _check_number("head_dim", self.head_dim, 1, 65535)
+        _check_number("state_bits", self.state_bits, 2, 8)
+        _check_number("mantissa_bits", self.mantissa_bits, 0, 10)
+        heads = self.requant.channels // self.head_dim
+        for name in ("state_multiplier", "sum_multiplier"):
+            _check_tensor(name, getattr(self, name), (heads,), *MULTIPLIER2_RANGE)
+        for name in ("state_shift", "sum_shift"):
+            _check_tensor(name, getattr(self, name), (heads,), *SHIFT_RANGE)
+        for zero in self.input_zero:
+            _check_number("input_zero", zero, *CODE_RANGE)
+        if len(self.input_zero) != len(self.inputs) or self.requant.operand != Operand.STAGE:
+            raise IntegerNetworkError("it needs one zero-point per input and the stage as operand")
+
     def run(self, *inputs: Tensor) -> Tensor:
         d, low_high = self.head_dim, numerics.weight_range(self.state_bits)
         numerators, divisors = [], []
@@ -201,6 +288,13 @@ class AveragePool(Node):
     zero_point: int
     out_bits: int = 8
 
+    def __post_init__(self) -> None:
+        _check_number("bias", self.bias, *_signed_range(numerics.BIAS_BITS))
+        _check_number("multiplier", self.multiplier, *MULTIPLIER2_RANGE)
+        _check_number("shift", self.shift, *SHIFT_RANGE)
+        _check_number("zero_point", self.zero_point, *CODE_RANGE)
+        _check_number("out_bits", self.out_bits, 2, 8)
+
     def run(self, x: Tensor) -> Tensor:
         total = x.long().sum((2, 3), keepdim=True) + self.bias
         y = numerics.round_shift(total * self.multiplier, self.shift) + self.zero_point
@@ -213,6 +307,9 @@ class LayerNorm(Node):
 
     epsilon: int
     requant: Requant
+
+    def __post_init__(self) -> None:
+        _check_number("epsilon", self.epsilon, 1, (1 << EPSILON_BITS) - 1)
 
     def run(self, x: Tensor) -> Tensor:
         normalised = numerics.normalise(x[:, :, 0, 0], self.epsilon)
@@ -232,6 +329,8 @@ class IntegerNetwork:
     def __post_init__(self) -> None:
         known: set[str] = set()
         for node in self.nodes:
+            if not isinstance(node, Node):
+                raise IntegerNetworkError(f"a {type(node).__name__} is not a node")
             for name in node.inputs:
                 if name not in known:
                     raise IntegerNetworkError(f"node '{node.name}' reads '{name}', which no earlier node makes")
@@ -242,7 +341,10 @@ class IntegerNetwork:
             raise IntegerNetworkError("the first node must be the Input")
 
     def __getitem__(self, name: str) -> Node:
-        return next(node for node in self.nodes if node.name == name)
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise KeyError(f"no node is called '{name}'")
 
     @property
     def input(self) -> Input:
@@ -297,12 +399,22 @@ class IntegerNetwork:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}
         except (SafetensorError, OSError, ValueError) as error:
             raise IntegerNetworkError(f"{path}: not a readable integer network ({error})") from error
-        if document.get("format") != FORMAT or document.get("version") != FORMAT_VERSION:
+        if not isinstance(document, dict) or (document.get("format"), document.get("version")) != (
+            FORMAT,
+            FORMAT_VERSION,
+        ):
             raise IntegerNetworkError(f"{path}: not an integer network of version {FORMAT_VERSION}; quantize again")
+        name = "the list of nodes"
         try:
-            return cls(tuple(_decode(record, tensors) for record in document["nodes"]), document["info"])
-        except (KeyError, TypeError) as error:
-            raise IntegerNetworkError(f"{path}: malformed integer network ({error!r}); quantize again") from error
+            nodes = []
+            for record in document["nodes"]:
+                name = record["name"]
+                nodes.append(_decode(record, tensors))
+            name = "the graph"
+            return cls(tuple(nodes), document["info"])
+        # A foreign document can be wrong in any way, and every wrong type surfaces as another error.
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise IntegerNetworkError(f"{path}: {name} is malformed ({error}); quantize again") from error
 
 
 _KINDS = {kind.__name__: kind for kind in (Input, Conv, LinearAttention, AveragePool, LayerNorm, Requant)}

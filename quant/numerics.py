@@ -22,6 +22,7 @@ MULTIPLIER2_BITS = 16  #: unsigned second-stage multiplier
 SHIFT_BITS = 6  #: first-stage shift, 0..63
 SHIFT2_BITS = 5  #: second-stage shift, 0..31
 BIAS_BITS = 32  #: signed bias
+INDEX_ZERO_BITS = 13  #: signed offset of a table index
 STAGE_BITS = 24  #: signed result of the first stage, saturated
 OPERAND_BITS = 16  #: signed operand of the second-stage multiplier; also a table entry; also the width of class scores
 RECIPROCAL_BITS = 15  #: fractional bits of a normalised reciprocal and of a reciprocal square root
