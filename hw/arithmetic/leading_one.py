@@ -4,9 +4,14 @@ from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["LeadingOne"]
+__all__ = ["LeadingOne", "leading_one_latency"]
 
 STEPS_PER_STAGE = 2  #: shift steps between two registers
+
+
+def leading_one_latency(width: int) -> int:
+    """Cycles that a `LeadingOne` of this width takes."""
+    return -(-(width - 1).bit_length() // STEPS_PER_STAGE)
 
 
 class LeadingOne(wiring.Component):
@@ -23,7 +28,7 @@ class LeadingOne(wiring.Component):
     def __init__(self, width: int, mantissa_bits: int) -> None:
         self._steps = [1 << i for i in reversed(range((width - 1).bit_length()))]
         self._mantissa_bits = mantissa_bits
-        self.latency = -(-len(self._steps) // STEPS_PER_STAGE)  #: cycles from `valid` to `out_valid`
+        self.latency = leading_one_latency(width)  #: cycles from `valid` to `out_valid`
         super().__init__(
             {
                 "valid": In(1),

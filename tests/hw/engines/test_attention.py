@@ -28,7 +28,7 @@ CONFIGS = {
 
 
 def configuration(name: str) -> AcceleratorConfig:
-    return AcceleratorConfig(requant_channels=2, dw_pixels=1, state_tiles=64, **CONFIGS[name])
+    return AcceleratorConfig(requant_channels=2, dw_pixels=1, bus_ports=1, state_tiles=64, **CONFIGS[name])
 
 
 @dataclass
