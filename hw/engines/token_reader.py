@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 from hw.config import AcceleratorConfig
 from hw.control.descriptors import MapView
 from hw.interfaces import PadRead
+from hw.memory.map_rows import next_row
 
 __all__ = ["TokenReader"]
 
@@ -89,12 +90,9 @@ class TokenReader(wiring.Component):
     def _request_words(self, m: Module, full: Value) -> tuple[Signal, Signal, Signal]:
         """Walk over groups and rows. Returns strobes: a pair is requested; it is the last of its row, of the pass."""
         active, second = Signal(), Signal()
-        k_address, v_address, next_row = (Signal(16, name=n) for n in ("k_address", "v_address", "next_row"))
+        k_address, v_address, row_after = (Signal(16, name=n) for n in ("k_address", "v_address", "row_after"))
         group, row = Signal(8), Signal(8)
         source, view = self.source, self.view
-
-        def wrapped(address: Value) -> Value:
-            return Mux(address + view.row_stride == view.limit, view.base, address + view.row_stride)
 
         m.d.comb += [
             source.valid.eq(active & ~full),
@@ -111,12 +109,12 @@ class TokenReader(wiring.Component):
         with m.If(granted):
             m.d.sync += second.eq(~pair)
         row_start = Signal(16)
-        m.d.comb += row_start.eq(Mux(self.start, view.start, next_row))
+        m.d.comb += row_start.eq(Mux(self.start, view.start, row_after))
         with m.If(self.start | (pair & ends_row)):
             m.d.sync += [
                 k_address.eq(row_start + self.k_offset),
                 v_address.eq(row_start + self.v_offset),
-                next_row.eq(wrapped(row_start)),
+                row_after.eq(next_row(view, row_start)),
                 group.eq(0),
                 row.eq(Mux(self.start, 0, row + 1)),
                 active.eq(self.start | ~ends_pass),
