@@ -12,6 +12,7 @@ from hw.bus.axi4 import Axi4
 from hw.bus.bursts import BurstCommand
 from hw.bus.reader import AxiReader
 from hw.bus.writer import AxiWriter
+from hw.memory.initial import compact_zero_memories
 from sim.verilator import build
 
 DATA_WIDTH = 64
@@ -81,5 +82,5 @@ def flat_top() -> tuple[Module, list[Signal]]:
 
 def test_protocol(tmp_path: Path):
     module, ports = flat_top()
-    text = verilog.convert(module, name="copier_top", ports=ports)
+    text = compact_zero_memories(verilog.convert(module, name="copier_top", ports=ports))
     build({"copier_top.v": text}, "copier_top", jobs=1).run("tests.hw.bus.axi4_protocol", tmp_path)
