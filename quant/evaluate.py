@@ -16,7 +16,7 @@ from quant.integer_network import IntegerNetwork
 from quant.models.efficientvit import EfficientViT
 from quant.scales import AffineFormat
 
-__all__ = ["Comparison", "compare", "signal_to_noise", "top1"]
+__all__ = ["Comparison", "compare", "dequantize", "predictions", "signal_to_noise", "top1"]
 
 #: maps a batch of images (N, size, size, 3) uint8 to class scores (N, classes)
 Classifier = Callable[[Tensor], Tensor]
@@ -108,13 +108,14 @@ def signal_to_noise(model: EfficientViT, network: IntegerNetwork, images: np.nda
     ratios = {}
     for node, tensors in graph.run(normalise(images, network.info["mean"], network.info["std"])):
         real = tensors["output"].double()
-        noise = (_dequantize(network, node.name, trace[node.name]) - real).square().mean()
+        noise = (dequantize(network, node.name, trace[node.name]) - real).square().mean()
         signal = real.square().mean()
         ratios[node.name] = 10.0 * math.log10(float(signal / noise)) if signal > 0 and noise > 0 else math.inf
     return ratios
 
 
-def _dequantize(network: IntegerNetwork, name: str, codes: Tensor) -> Tensor:
+def dequantize(network: IntegerNetwork, name: str, codes: Tensor) -> Tensor:
+    """Real values (float32) that the codes (N, C, H, W) of a node stand for."""
     recorded = network.info["formats"][name]
     scale = torch.tensor(recorded["scale"], dtype=torch.float64)
     zero = torch.tensor(recorded["zero_point"], dtype=torch.int64)

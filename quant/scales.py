@@ -124,8 +124,8 @@ def quantize_weight(
     """
     levels = numerics.weight_range(bits)[1]
     rows = weight.double().flatten(1)
-    largest = rows.abs().amax(1)
-    scale = torch.where(largest > 0, largest, torch.ones_like(largest)) / levels
+    # A filter of zeros may have any scale; a tiny one gives tiny multipliers.
+    scale = rows.abs().amax(1).clamp(min=1e-30) / levels
     if clip:
         scale = _least_error_scale(rows, scale, levels)
     if least_scale is not None:
