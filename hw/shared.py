@@ -25,6 +25,7 @@ class ModuleLibrary:
 
     def __init__(self) -> None:
         self._components: dict[str, wiring.Component] = {}
+        self._texts: dict[str, str] = {}
 
     def instance(self, module: str, factory: Callable[[], wiring.Component]) -> tuple[Instance, wiring.PureInterface]:
         """A new instance of `module`, and its ports; `factory` makes the component if the module is new."""
@@ -38,15 +39,19 @@ class ModuleLibrary:
         }
         return Instance(module, i_clk=ClockSignal(), i_rst=ResetSignal(), **connections), ports
 
+    def include(self, module: str, text: str) -> None:
+        """Add a module that is written in Verilog, and instantiated by its user."""
+        self._texts[module] = text
+
     def verilog(self) -> str:
-        """The Verilog text of all collected modules, in the order in which they were first placed."""
+        """The Verilog text of all collected modules: written ones, then placed ones in the order of their first use."""
         texts: dict[str, str] = {}
         while pending := [module for module in self._components if module not in texts]:
             for module in pending:  # converting a module may collect more
                 texts[module] = verilog.convert(
                     self._components[module], name=module, platform=self, emit_src=False, strip_internal_attrs=True
                 )
-        return "".join(texts.values())
+        return "".join([*self._texts.values(), *texts.values()])
 
 
 def place(

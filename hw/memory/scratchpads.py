@@ -2,11 +2,11 @@
 
 from amaranth.hdl import Cat, Module, Signal, Value
 from amaranth.lib import wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In
 
 from hw.config import PADS, AcceleratorConfig
 from hw.interfaces import PAD_READ_LATENCY, PadRead, PadWrite
+from hw.memory.ram import Ram
 
 __all__ = ["Scratchpads"]
 
@@ -40,7 +40,8 @@ class Scratchpads(wiring.Component):
         config = self._config
         words = []
         for pad, depth in enumerate(config.pad_words):
-            memory = Memory(shape=config.pad_word_bits, depth=depth, init=[])
+            granularity = config.requant_channels * config.act_bits
+            memory = Ram(width=config.pad_word_bits, depth=depth, granularity=granularity)
             m.submodules[f"pad{pad}"] = memory
             words.append(self._connect_reads(m, memory, pad))
             self._connect_writes(m, memory, pad, depth)
@@ -51,31 +52,27 @@ class Scratchpads(wiring.Component):
             self._return_data(m, port, words)
         return m
 
-    def _connect_reads(self, m: Module, memory: Memory, pad: int) -> Signal:
+    def _connect_reads(self, m: Module, memory: Ram, pad: int) -> Signal:
         """Read `memory` for the first requester; returns the output register."""
-        port = memory.read_port()
         for request in reversed(list(self.reads)):
             with m.If(request.valid & (request.pad == pad)):
-                m.d.comb += [port.en.eq(1), port.addr.eq(request.address)]
+                m.d.comb += [memory.read_enable.eq(1), memory.read_address.eq(request.address)]
         fetched = Signal(name=f"fetched{pad}")
         word = Signal(self._config.pad_word_bits, reset_less=True, name=f"word{pad}")
-        m.d.sync += fetched.eq(port.en)
+        m.d.sync += fetched.eq(memory.read_enable)
         with m.If(fetched):
-            m.d.sync += word.eq(port.data)
+            m.d.sync += word.eq(memory.read_data)
         return word
 
-    def _connect_writes(self, m: Module, memory: Memory, pad: int, depth: int) -> None:
+    def _connect_writes(self, m: Module, memory: Ram, pad: int, depth: int) -> None:
         """Write `memory` for the first requester, if the address exists."""
-        config = self._config
-        port = memory.write_port(granularity=config.requant_channels * config.act_bits)
         for request in reversed(list(self.writes)):
             with m.If(request.valid & (request.pad == pad)):
-                m.d.comb += [port.addr.eq(request.address), port.data.eq(request.data)]
+                m.d.comb += [memory.write_address.eq(request.address), memory.write_data.eq(request.data)]
                 with m.If(request.address < depth):
-                    m.d.comb += port.en.eq(request.mask)
+                    m.d.comb += memory.write_enable.eq(request.mask)
                 with m.Else():
-                    m.d.comb += port.en.eq(0)
-        assert len(port.en) == config.pixels * config.subblocks
+                    m.d.comb += memory.write_enable.eq(0)
 
     def _return_data(self, m: Module, port: wiring.PureInterface, words: list[Signal]) -> None:
         """Choose the pad that a granted request was for, when its data is there."""
