@@ -1,0 +1,53 @@
+"""Dependencies are exact, and the waits reproduce them."""
+
+import numpy as np
+
+from compiler.cycles import Timing
+from compiler.instructions import Instruction
+from compiler.schedule import dependencies, schedule
+from hw.config import CONFIGS
+from hw.control.descriptors import Engine
+
+CONFIG = CONFIGS["nano"]
+
+
+def words(*values: int) -> list[tuple[int, np.ndarray]]:
+    return [(0, np.array(values))]
+
+
+def instructions() -> list[Instruction]:
+    return [
+        Instruction(Engine.LOAD, "a", {}, writes=words(0, 1)),
+        Instruction(Engine.MATMUL, "b", {}, reads=words(1), writes=words(2)),
+        Instruction(Engine.DEPTHWISE, "c", {}, reads=words(2), writes=words(3)),
+        Instruction(Engine.LOAD, "d", {}, writes=words(1)),  # must not overwrite what b reads
+        Instruction(Engine.MATMUL, "e", {}, reads=words(1), writes=words(4)),
+        Instruction(Engine.STORE, "f", {}, reads=words(3, 4)),
+    ]
+
+
+def test_hazards_are_found() -> None:
+    assert dependencies(instructions(), CONFIG) == [set(), {0}, {1}, {0, 1}, {3}, {2, 4}]
+
+
+def test_waits_cover_dependencies_and_order_is_topological() -> None:
+    program = instructions()
+    needs = dependencies(program, CONFIG)
+    scheduled = schedule(program, needs, [Timing(5, 9)] * len(program))
+    position = {index: place for place, index in enumerate(scheduled.order)}
+    done = dict.fromkeys(Engine, 0)
+    completed: dict[int, int] = {}
+    for index in scheduled.order:
+        done[program[index].engine] += 1
+        completed[index] = done[program[index].engine]
+    for index, needed in enumerate(needs):
+        for n in needed:
+            assert position[n] < position[index]
+            assert scheduled.waits[index][program[n].engine] >= completed[n]
+            assert scheduled.start[index] >= scheduled.end[n]
+
+
+def test_independent_work_overlaps() -> None:
+    program = [Instruction(Engine.MATMUL, "a", {}, writes=words(0)), Instruction(Engine.LOAD, "b", {}, writes=words(1))]
+    scheduled = schedule(program, dependencies(program, CONFIG), [Timing(10, 10)] * 2)
+    assert scheduled.start == [0, 0]
