@@ -11,6 +11,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.arithmetic.constant_product import constant_product
 from hw.bus.axi4 import ADDRESS_BITS, Axi4Read
 from hw.bus.bursts import BurstCommand
 from hw.bus.reader import AxiReader
@@ -175,7 +176,7 @@ class Unroller(wiring.Component):
         with m.If(self.body.valid & self.body.ready):
             m.d.sync += [
                 body.eq(self.body.payload),
-                rows_to_begin.eq(self.body.payload.rows * KERNEL_ROWS),
+                rows_to_begin.eq(constant_product(self.body.payload.rows, KERNEL_ROWS)),
                 active.eq(1),
             ]
 
@@ -317,7 +318,7 @@ class Unroller(wiring.Component):
         ]
 
         following_row = next_row(body.destination, row)
-        following_kernel_row = kernel_row_start + body.groups_per_row * config.stem_blocks
+        following_kernel_row = kernel_row_start + constant_product(body.groups_per_row, config.stem_blocks)
         with m.If(written & ~last_block):
             m.d.sync += [block.eq(block + 1), address.eq(address + body.groups_per_row)]
         with m.Elif(written):

@@ -4,6 +4,7 @@ from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.arithmetic.constant_product import constant_product
 from hw.bus.axi4 import ADDRESS_BITS, Axi4Write
 from hw.bus.writer import AxiWriter
 from hw.config import AcceleratorConfig
@@ -180,7 +181,7 @@ class Storer(wiring.Component):
                         body.eq(incoming),
                         total_beats.eq(0),
                         rows.eq(incoming.rows),
-                        row_beats.eq(incoming.words_per_row * config.pad_word_beats),
+                        row_beats.eq(constant_product(incoming.words_per_row, config.pad_word_beats)),
                     ]
                     m.next = "measure"
             with m.State("measure"):

@@ -4,6 +4,7 @@ from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from hw.arithmetic.constant_product import constant_product
 from hw.bus.axi4 import ADDRESS_BITS, Axi4Read
 from hw.bus.reader import AxiReader
 from hw.config import AcceleratorConfig
@@ -63,7 +64,7 @@ class WeightStream(wiring.Component):
             m.submodules[f"reader{port}"] = reader
             wiring.connect(m, reader.bus, wiring.flipped(self.buses[port]))
             offset = Signal(ADDRESS_BITS, name=f"offset{port}")
-            m.d.sync += offset.eq(port * self.port_stride)
+            m.d.sync += offset.eq(constant_product(self.port_stride, port))
             m.d.comb += [
                 reader.command.payload.address.eq(self.fetch.payload.address + offset),
                 reader.command.payload.beats.eq(self.fetch.payload.words * beats_per_word),
