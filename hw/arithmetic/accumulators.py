@@ -119,8 +119,15 @@ class Accumulators(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         # stage 1 adds, stage 2 writes
-        add, first, last, bank, address = Signal(), Signal(), Signal(), Signal(), Signal.like(self.address)
-        store, finish, write_bank, write_address = Signal(), Signal(), Signal(), Signal.like(self.address)
+        add = Signal()
+        first = Signal()
+        last = Signal()
+        bank = Signal()
+        address = Signal.like(self.address)
+        store = Signal()
+        finish = Signal()
+        write_bank = Signal()
+        write_address = Signal.like(self.address)
         m.d.sync += [add.eq(self.valid), store.eq(add & ~last), finish.eq(add & last)]
         with m.If(self.valid):
             m.d.sync += [first.eq(self.first), last.eq(self.last), bank.eq(self.bank), address.eq(self.address)]
@@ -150,7 +157,8 @@ class Accumulators(wiring.Component):
 
     def _select_group(self, m: Module, lanes: list[AccumulatorLane]) -> None:
         """Register the lanes of the group that was read."""
-        read, group = Signal(), Signal.like(self.read_group)
+        read = Signal()
+        group = Signal.like(self.read_group)
         selected = Signal(self.read_data.shape(), reset_less=True)
         m.d.sync += read.eq(self.read)
         with m.If(self.read):

@@ -46,7 +46,9 @@ class Divisors(wiring.Component):
         m = Module()
         layout = self.reciprocal.shape()
         m.submodules.memory = memory = Memory(shape=layout, depth=self._config.acc_depth, init=[])
-        write, read, reading = memory.write_port(), memory.read_port(), Signal()
+        write = memory.write_port()
+        read = memory.read_port()
+        reading = Signal()
         m.d.comb += [read.en.eq(self.read), read.addr.eq(self.address)]
         m.d.sync += reading.eq(self.read)
         with m.If(reading):

@@ -87,10 +87,21 @@ class Drain(wiring.Component):
         config = self._config
         assert Accumulators.READ_LATENCY == self.LATENCY
         m.submodules.counter = counter = PassCounter(config.acc_depth)
-        task, active, middle, divisors = Signal(DrainTask), Signal(), Signal(), Signal()
-        bank, full, beat, group_end, tile_end, finish = Signal(), Signal(2), Signal(), Signal(), Signal(), Signal()
-        group, last_group = Signal(range(max(2, config.out_lanes // config.requant_channels))), Signal()
-        subblock, last_subblock, load = Signal(14), Signal(), Signal()
+        task = Signal(DrainTask)
+        active = Signal()
+        middle = Signal()
+        divisors = Signal()
+        bank = Signal()
+        full = Signal(2)
+        beat = Signal()
+        group_end = Signal()
+        tile_end = Signal()
+        finish = Signal()
+        group = Signal(range(max(2, config.out_lanes // config.requant_channels)))
+        last_group = Signal()
+        subblock = Signal(14)
+        last_subblock = Signal()
+        load = Signal()
 
         residual = ~divisors & (task.requant.operand == OperandMode.RESIDUAL)
         ready = self._may_start(m, task, divisors, load) & full.bit_select(bank, 1)
@@ -139,7 +150,8 @@ class Drain(wiring.Component):
 
     def _may_start(self, m: Module, task: data.View, divisors: Signal, load: Signal) -> Signal:
         """Everything but accumulators is there for the first beat of a channel group."""
-        ready, table_missing = Signal(), Signal()
+        ready = Signal()
+        table_missing = Signal()
         numerators_ready = (
             self.groups.valid & ~self.groups.ready & ~self.drop & (self.divisors_ready | ~task.has_divisors)
         )
@@ -180,8 +192,11 @@ class Drain(wiring.Component):
         finish: Signal,
     ) -> Signal:
         """Addresses of the destination and the residual; returns the subblock of their words."""
-        lane, offset, following = Signal(range(max(2, self._config.subblocks))), Signal(16), Signal(16)
-        next_offset, last_lane = Signal(16), Signal()
+        lane = Signal(range(max(2, self._config.subblocks)))
+        offset = Signal(16)
+        following = Signal(16)
+        next_offset = Signal(16)
+        last_lane = Signal()
         m.submodules.destination = destination = RowRing()
         m.submodules.residual = residual = RowRing()
         m.d.comb += [

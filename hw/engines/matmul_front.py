@@ -63,8 +63,15 @@ class FrontEnd(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.counter = counter = PassCounter(self._config.acc_depth)
-        active, middle, bank, owned = Signal(), Signal(), Signal(), Signal(2)
-        load, pass_end, tile_end, last_block, last_tile = Signal(), Signal(), Signal(), Signal(), Signal()
+        active = Signal()
+        middle = Signal()
+        bank = Signal()
+        owned = Signal(2)
+        load = Signal()
+        pass_end = Signal()
+        tile_end = Signal()
+        last_block = Signal()
+        last_tile = Signal()
         start = self._may_start(m, last_block & owned.bit_select(bank, 1))
         m.d.comb += [
             self.issue.eq(active & (middle | start)),
@@ -97,7 +104,8 @@ class FrontEnd(wiring.Component):
 
     def _may_start(self, m: Module, bank_taken: Signal) -> Signal:
         """A pass may begin in this cycle."""
-        gap, start = Signal(range(Accumulators.MIN_REVISIT)), Signal()
+        gap = Signal(range(Accumulators.MIN_REVISIT))
+        start = Signal()
         m.d.comb += start.eq(self.tile_ready & (gap == 0) & ~bank_taken)
         with m.If(self.take):
             m.d.sync += gap.eq(Accumulators.MIN_REVISIT - 1)
@@ -110,9 +118,14 @@ class FrontEnd(wiring.Component):
     ) -> None:
         """Counts blocks and tiles, and finds the offset of the next block: its number times `groups_per_row`."""
         m.submodules.walk = walk = RowRing()
-        task, new = Signal(StreamTask), self.task.payload
-        block, tile, group_tile, last_group_tile = Signal(12), Signal(12), Signal(12), Signal()
-        offset, group_offset = Signal(ADDRESS_BITS), Signal(ADDRESS_BITS)
+        task = Signal(StreamTask)
+        new = self.task.payload
+        block = Signal(12)
+        tile = Signal(12)
+        group_tile = Signal(12)
+        last_group_tile = Signal()
+        offset = Signal(ADDRESS_BITS)
+        group_offset = Signal(ADDRESS_BITS)
         following = Signal(ADDRESS_BITS)  # offset + groups_per_row
         m.d.comb += [
             last_block.eq(block == task.last_block),

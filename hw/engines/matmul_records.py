@@ -47,7 +47,8 @@ class RecordQueue(wiring.Component):
         wiring.connect(m, wiring.flipped(self.words), fifo.w_stream)
 
         records = Signal(self._groups * self._group.size, reset_less=True)
-        word, left = Signal(range(self._words + 1)), Signal(range(self._groups + 1))
+        word = Signal(range(self._words + 1))
+        left = Signal(range(self._groups + 1))
         m.d.comb += [
             fifo.r_en.eq(left == 0),
             self.groups.valid.eq(left != 0),

@@ -56,9 +56,12 @@ class TableLoader(wiring.Component):
         m = Module()
         m.submodules.fifo = fifo = SyncFIFOBuffered(width=len(self.words.payload), depth=max(self._words, 2))
         wiring.connect(m, wiring.flipped(self.words), fifo.w_stream)
-        busy, bank, word = Signal(), Signal(), Signal.like(self.write.word)
+        busy = Signal()
+        bank = Signal()
+        word = Signal.like(self.write.word)
         waiting = Signal(IN_FLIGHT_BITS)  # earlier instructions that still use the bank
-        task, taken = self.task.payload, Signal()
+        task = self.task.payload
+        taken = Signal()
         m.d.comb += [
             self.task.ready.eq(~(task.load & busy)),
             taken.eq(self.task.valid & self.task.ready),

@@ -2,6 +2,7 @@
 
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
+from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
 from hw.config import AcceleratorConfig
@@ -12,6 +13,8 @@ from hw.engines.tile_loader import LoadTask
 from hw.interfaces import ADDRESS_BITS
 
 __all__ = ["DrainTask", "MatmulTasks", "StreamTask"]
+
+DRAIN_QUEUE = 4  #: instructions that the front end may be ahead; more than the banks of the output memory let it
 
 
 class StreamTask(data.Struct):
@@ -41,7 +44,8 @@ class DrainTask(data.Struct):
 
 class MatmulTasks(wiring.Component):
     """Takes an instruction when the loader (and the table loader, if it needs it) can begin with it in the same cycle,
-    and offers it to the front end and the drain, both at once, from the third cycle after that.
+    and offers it to the front end from the third cycle after that. When the front end takes it, it goes to the queue
+    before the drain.
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:
@@ -57,7 +61,11 @@ class MatmulTasks(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        body, held, prepared = Signal(MatmulBody, reset_less=True), Signal(2), Signal()
+        m.submodules.drains = drains = SyncFIFO(width=DrainTask.as_shape().size, depth=DRAIN_QUEUE)
+        task = Signal(DrainTask)
+        body = Signal(MatmulBody, reset_less=True)
+        held = Signal(2)
+        prepared = Signal()
         new = self.instruction.payload
         m.d.comb += [
             self.instruction.ready.eq((held == 0) & self.load.ready & self.table.ready),
@@ -72,21 +80,25 @@ class MatmulTasks(wiring.Component):
             self.table.payload.use.eq(new.requant.operand == OperandMode.TABLE),
             self.table.payload.bank.eq(new.requant.table_bank),
             prepared.eq(held == 3),
-            self.stream.valid.eq(prepared & self.drain.ready),
-            self.drain.valid.eq(prepared & self.stream.ready),
+            self.stream.valid.eq(prepared & drains.w_rdy),
+            drains.w_en.eq(prepared & self.stream.ready),
+            drains.w_data.eq(task),
+            self.drain.valid.eq(drains.r_rdy),
+            self.drain.payload.eq(drains.r_data),
+            drains.r_en.eq(self.drain.ready),
         ]
         with m.If(held == 0):
             with m.If(self.instruction.valid & self.instruction.ready):
                 m.d.sync += [body.eq(new), held.eq(1)]
         with m.Elif(~prepared):
             m.d.sync += held.eq(held + 1)
-        with m.Elif(self.stream.ready & self.drain.ready):
+        with m.Elif(self.stream.ready & drains.w_rdy):
             m.d.sync += held.eq(0)
-        self._prepare(m, body)
+        self._prepare(m, body, self.stream.payload, task)
         return m
 
-    def _prepare(self, m: Module, body: data.View) -> None:
-        stream_task, drain_task = self.stream.payload, self.drain.payload
+    def _prepare(self, m: Module, body: data.View, stream_task: data.View, drain_task: data.View) -> None:
+        """Tasks of `body`."""
         rings = {"source": stream_task.source, "destination": drain_task.destination, "residual": drain_task.residual}
         for name, ring in rings.items():
             registers = Signal(Ring, name=f"{name}_ring", reset_less=True)

@@ -58,7 +58,10 @@ class PassCounter(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        last_row, last_group, row, group = Signal(8), Signal(8), Signal(8), Signal(8)
+        last_row = Signal(8)
+        last_group = Signal(8)
+        row = Signal(8)
+        group = Signal(8)
         m.d.comb += [self.row_end.eq(group == last_group), self.pass_end.eq(self.row_end & (row == last_row))]
         with m.If(self.step):
             m.d.sync += [
@@ -102,7 +105,8 @@ class RowRing(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        ring, next_row = Signal(Ring), Signal(ADDRESS_BITS)
+        ring = Signal(Ring)
+        next_row = Signal(ADDRESS_BITS)
         m.d.comb += self.pad.eq(ring.pad)
         with m.If(self.step):
             with m.If(self.pass_end):

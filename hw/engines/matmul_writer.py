@@ -54,8 +54,10 @@ class ResultWriter(wiring.Component):
         m.submodules.tickets = tickets = SyncFIFO(width=Ticket.as_shape().size, depth=self._in_flight)
         m.d.comb += [tickets.w_data.eq(self.ticket), tickets.w_en.eq(self.ticket_valid), tickets.r_en.eq(self.valid)]
 
-        y, ticket = Signal(self._y, reset_less=True), Signal(Ticket)
-        current, last_slice = Signal(range(config.slices)), Signal()
+        y = Signal(self._y, reset_less=True)
+        ticket = Signal(Ticket)
+        current = Signal(range(config.slices))
+        last_slice = Signal()
         m.d.comb += [
             last_slice.eq(~ticket.wide | (current == config.slices - 1)),
             self.done.eq(write.valid & ticket.last & last_slice),

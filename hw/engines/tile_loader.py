@@ -70,9 +70,11 @@ class TileLoader(wiring.Component):
             Phase.RECORDS: record_words(config.out_lanes, config.stream_bits),
             Phase.TILES: config.tile_words,
         }
-        task, phase = Signal(LoadTask), Signal(Phase)
+        task = Signal(LoadTask)
+        phase = Signal(Phase)
         word = Signal(range(max(sizes.values())))
-        last_word, fire = Signal(), Signal()
+        last_word = Signal()
+        fire = Signal()
         room = Signal()
         m.d.comb += [
             self.task.ready.eq(phase == Phase.IDLE),
@@ -103,7 +105,9 @@ class TileLoader(wiring.Component):
 
     def _sequence(self, m: Module, task: data.View, phase: Signal, finished: Signal) -> None:
         """Phases of an instruction; `finished` ends the current table, block of records, or tile."""
-        tile, block, state_tile = Signal(12), Signal(12), Signal(len(self.state.tile))
+        tile = Signal(12)
+        block = Signal(12)
+        state_tile = Signal(len(self.state.tile))
         m.d.comb += self.state.tile.eq(state_tile)
         with m.If(self.task.valid & self.task.ready):
             new = self.task.payload
@@ -130,7 +134,10 @@ class TileLoader(wiring.Component):
 
     def _write_tile(self, m: Module, task: data.View, fire: Signal, word: Signal, last_word: Signal) -> None:
         """Words of the stream wait as long as words of the state buffer take; then both are registered."""
-        valid, index, from_state, payload = Signal(), Signal.like(word), Signal(), Signal(self._config.stream_bits)
+        valid = Signal()
+        index = Signal.like(word)
+        from_state = Signal()
+        payload = Signal(self._config.stream_bits)
         m.d.comb += [self.state.enable.eq(fire & task.from_state), self.state.word.eq(word)]
         with m.If(fire & last_word):
             m.d.sync += self.tile_ready.eq(1)

@@ -4,8 +4,13 @@ import pytest
 import torch
 from matmul_bench import Environment, Instruction, Memories, Run, Traffic
 
+from hw.arithmetic.accumulators import Accumulators
+from hw.arithmetic.dot_product import DotProduct
+from hw.arithmetic.requantizer import Requantizer
 from hw.config import AcceleratorConfig
-from hw.control.descriptors import OperandMode
+from hw.control.descriptors import OperandMode, record_words
+from hw.engines.matmul_drain import Drain
+from hw.interfaces import PAD_READ_LATENCY
 from quant.numerics import weight_range
 
 WORDS = 1024
@@ -149,3 +154,102 @@ def test_all_kinds_back_to_back(name, traffic):
         g.instruction(rows=2, groups=1, out_tiles=2, tiles_per_group=1),
     ]
     check(c, instructions, TRAFFIC[traffic])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_sequences(seed):
+    rng = random.Random(seed)
+    c = rng.choice(list(CONFIGS.values()))
+    g = Generator(c, seed)
+    loaded = set()
+    instructions = []
+    for _ in range(8):
+        groups = rng.randint(1, 4)
+        shape = {"rows": rng.randint(1, c.acc_depth // groups), "groups": groups, "in_blocks": rng.randint(1, 3)}
+        operand = rng.choice(list(OperandMode))
+        extra = {"dropped": rng.randrange(c.out_lanes // c.requant_channels), "relu": rng.random() < 0.5}
+        if operand == OperandMode.TABLE:
+            extra["bank"] = bank = rng.getrandbits(1)
+            extra["table_load"] = bank not in loaded or rng.random() < 0.5
+            loaded.add(bank)
+        if operand == OperandMode.STAGE and rng.random() < 0.7:
+            tiles = rng.randint(2, 3)
+            extra |= {"state_tile": rng.randrange(c.state_tiles - tiles * shape["in_blocks"] + 1), "relu": True}
+        else:
+            tiles = rng.randint(1, 4)
+            extra |= {"tiles_per_group": rng.randint(0, 3), "wide": rng.random() < 0.2}
+        instructions.append(g.instruction(out_tiles=tiles, operand=operand, **shape, **extra))
+    check(c, instructions, Traffic(*(rng.choice([0, 0.3, 0.8]) for _ in range(3))), seed)
+
+
+def test_a_result_is_visible_when_done():
+    c = CONFIGS["square"]
+    g = Generator(c, 5)
+    instructions = [g.instruction(rows=2, groups=2, out_tiles=2)]
+    for n in range(1, 4):
+        source = instructions[-1].body["destination"]
+        instructions.append(
+            g.instruction(rows=2, groups=2, in_blocks=2, out_tiles=2, source=source, wait=n, operand=OperandMode.NONE)
+        )
+    check(c, instructions, Traffic())
+
+
+def predict(c: AcceleratorConfig, instructions: list[Instruction]) -> tuple[list[int], list[int]]:
+    """Cycles in which words are requested, and in which instructions are done, if only the engine makes them wait.
+
+    For instructions without tables, residuals, and states.
+    """
+    record, tile, subblocks = record_words(c.out_lanes, c.stream_bits), c.tile_words, c.out_lanes // c.requant_channels
+    streamed, done = [], []
+    accepted = active = loaded = taken = free = drained = refilled = 0
+    bank_free = [0, 0]  # of the tiles before
+    for instruction in instructions:
+        f = instruction.body
+        words, left = f["rows"] * f["groups_per_row"], f["out_subblocks"]
+        beat = c.slices if f["requant"]["wide"] else 1
+        accepted = max(loaded, active)  # the loader and the preparation are free again
+        loaded = accepted + 1
+        active = max(accepted + 4, free)
+        for _ in range(f["out_tiles"]):
+            loaded += record
+            refilled = max(loaded + 1, refilled + record)
+            for block in range(f["in_blocks"]):
+                loaded = max(loaded, taken) + tile
+                start = max(loaded, active, free, taken + Accumulators.MIN_REVISIT if streamed else 0)
+                if block == f["in_blocks"] - 1:
+                    start = max(start, bank_free[0])
+                taken, free = start, start + words
+                streamed += range(start, free)
+            visible = free - 1 + PAD_READ_LATENCY + DotProduct.latency_of(c.in_lanes) + Accumulators.OUTPUT_LATENCY
+            groups = min(subblocks, left)
+            left -= groups
+            first = max(visible, drained, refilled)
+            last_group = first + (groups - 1) * max(words * beat, 2)
+            last_beat = last_group + (words - 1) * beat
+            # the last records are taken, or dropped with the last beat, one cycle later
+            refilled = (last_group if groups == subblocks else last_beat) + 2
+            drained = last_beat + beat
+            bank_free = [bank_free[1], last_beat + 1]
+        done.append(last_beat + Drain.LATENCY + Requantizer.latency + beat)
+    return streamed, done
+
+
+SHAPES = {
+    "front end": [dict(rows=2, groups=4, in_blocks=4, out_tiles=3), dict(groups=7, in_blocks=5, out_tiles=2)],
+    "drain": [dict(rows=2, groups=4, out_tiles=4), dict(rows=8, out_tiles=3, dropped=1), dict(groups=8)],
+    "tiles": [dict(in_blocks=3, out_tiles=4), dict(groups=2, in_blocks=2, out_tiles=2), dict(groups=3, in_blocks=4)],
+    "wide": [dict(in_blocks=4, out_tiles=3, wide=True), dict(groups=4, in_blocks=4, out_tiles=2)],
+    "one": [dict(rows=2, groups=3, in_blocks=2)],
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("stream_bits", [64, 2048])
+def test_cycles(name, stream_bits):
+    c = config(in_lanes=8, out_lanes=8, requant_channels=4, stream_bits=stream_bits)
+    g = Generator(c, 3)
+    instructions = [g.instruction(**shape) for shape in SHAPES[name]]
+    run = check(c, instructions, Traffic())
+    streamed, done = predict(c, instructions)
+    assert run.streamed == streamed
+    assert run.done == done
