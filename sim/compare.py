@@ -70,16 +70,8 @@ def compare_frame(
 
 
 def _join(a: Boundary, b: Boundary) -> Boundary:
-    first = a if a.mismatches else b
-    return Boundary(
-        a.node,
-        a.elements + b.elements,
-        a.mismatches + b.mismatches,
-        first.first,
-        first.expected,
-        first.got,
-        first.cycle,
-    )
+    earlier = a if a.mismatches else b
+    return replace(earlier, elements=a.elements + b.elements, mismatches=a.mismatches + b.mismatches)
 
 
 def _compare_band(

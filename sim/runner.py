@@ -1,7 +1,6 @@
 """Run a program on the generated accelerator in simulation, frame after frame, with an external memory model."""
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,7 +124,7 @@ def simulate(
     waveform : Path, optional
         A .vcd or .fst file to write; needs a build of its own and is several times slower.
     random_reset : int, optional
-        Seed of random initial values of all registers without reset.
+        Seed of random initial contents of registers and memories.
     deadline : int, optional
         Cycles after which a frame is given up; default four times the prediction and a generous constant.
     timeout : int
@@ -151,9 +150,6 @@ def simulate(
     work_dir.mkdir(parents=True, exist_ok=True)
     plan = _plan(config, program, images, work_dir, deadline or 4 * program.predicted_cycles + 1_000_000, timeout)
     plusargs = memory.plusargs() | _files(plan, work_dir)
-    if random_reset is not None:
-        plusargs |= {"verilator+rand+reset": "2", "verilator+seed": random_reset}
-    start = time.perf_counter()
     done = 0
 
     def poll() -> None:
@@ -162,9 +158,9 @@ def simulate(
             done = lines
             progress(done, len(images))
 
-    simulator.run("sim.frames", work_dir, plusargs=plusargs, waveform=waveform, poll=poll)
+    simulator.run("sim.frames", work_dir, plusargs=plusargs, waveform=waveform, random_reset=random_reset, poll=poll)
     poll()
-    return _collect(config, program, len(images), plan, work_dir, time.perf_counter() - start)
+    return _collect(config, program, len(images), plan, work_dir)
 
 
 def _pages(size: int) -> int:
@@ -228,9 +224,7 @@ def _frames_done(work_dir: Path) -> int:
     return path.read_bytes().count(b"\n") - 1 if path.exists() else 0
 
 
-def _collect(
-    config: AcceleratorConfig, program: Program, count: int, plan: dict, work_dir: Path, seconds: float
-) -> SimulationResult:
+def _collect(config: AcceleratorConfig, program: Program, count: int, plan: dict, work_dir: Path) -> SimulationResult:
     try:
         report = json.loads((work_dir / "memory.json").read_text())
         identity, *records = (json.loads(line) for line in (work_dir / "frames.jsonl").read_text().splitlines())

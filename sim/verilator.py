@@ -25,6 +25,7 @@ __all__ = ["DEFAULT_CACHE", "Simulator", "VerilatorError", "build"]
 
 DEFAULT_CACHE = Path("build/sim")  #: root of the build folders, relative to the working directory
 LOG_TAIL = 30  #: lines of a log that an error message shows
+KEPT_BUILDS = 32  #: in a cache; a large design takes about 20 MB
 POLL_SECONDS = 0.1
 MODEL_OPTIMIZATION = "-O2"  #: of the generated C++; higher levels and -march=native compile longer and run no faster
 SPLIT_STATEMENTS = 20000  #: statements per generated C++ file, so that the files compile in parallel
@@ -100,18 +101,24 @@ class Simulator:
         *,
         plusargs: Mapping[str, object] | None = None,
         waveform: Path | None = None,
+        random_reset: int | None = None,
         poll: Callable[[], None] | None = None,
     ) -> None:
         """Run the cocotb tests of a Python module in `work_dir`; `poll` is called about ten times a second.
 
+        `waveform` and `random_reset` (a seed) need a build that was made for them.
         Raises `VerilatorError` if the process fails or one of the tests does not pass.
         """
         work_dir.mkdir(parents=True, exist_ok=True)
         log, results = work_dir.resolve() / "simulation.log", work_dir.resolve() / "results.xml"
-        simulator = _Verilator(poll=poll)
-        arguments = ["--trace", "--trace-file", str(waveform.resolve())] if waveform else []
+        arguments = [f"+{name}={value}" for name, value in (plusargs or {}).items()]
+        if waveform:
+            arguments += ["--trace", "--trace-file", str(waveform.resolve())]
+        if random_reset is not None:
+            arguments += ["+verilator+rand+reset+2", f"+verilator+seed+{1 + random_reset}"]  # seed 0 would be the time
+        outcome = ""
         try:
-            simulator.test(
+            _Verilator(poll=poll).test(
                 test_module,
                 self.top,
                 hdl_toplevel_lang="verilog",
@@ -120,13 +127,14 @@ class Simulator:
                 results_xml=str(results),
                 log_file=log,
                 test_args=arguments,
-                plusargs=[f"+{name}={value}" for name, value in (plusargs or {}).items()],
             )
+        except (VerilatorError, SystemExit) as error:  # cocotb exits when tests fail and pytest is running
+            outcome = f"the simulation ended with: {error}"
+        if results.exists():
             tests, failures = get_results(results)
-        except (VerilatorError, RuntimeError, SystemExit) as error:
-            raise VerilatorError(f"the simulation failed ({error}){_tail(log)}") from error
-        if failures or not tests:
-            raise VerilatorError(f"{failures} of {tests} cocotb tests failed{_tail(log)}")
+            outcome = f"{failures} of {tests} cocotb tests failed" if failures or not tests else outcome
+        if outcome or not results.exists():
+            raise VerilatorError(f"{outcome or 'the simulation left no results'}{_tail(log)}")
 
 
 def build(
@@ -142,7 +150,7 @@ def build(
     """Compile `sources` (Verilog, SystemVerilog, and C++ texts by file name), or find them compiled in the cache.
 
     `wave_format` ("vcd" or "fst") compiles waveforms in, which makes the simulation several times slower. With
-    `random_reset`, registers without reset start at random (`+verilator+rand+reset+2 +verilator+seed+N`) instead of 0.
+    `random_reset`, registers start with random contents, by the seed that `run` gets.
     Raises `VerilatorError`.
     """
     arguments = _arguments(wave_format, random_reset)
@@ -155,6 +163,7 @@ def build(
     )  # fmt: skip
     folder = cache.resolve() / hashlib.sha256(identity.encode()).hexdigest()[:16]
     if (folder / top).exists():
+        os.utime(folder)  # used: the last to be removed
         return Simulator(folder, top)
     missing = [tool for tool in ("g++", "make", "perl") if not shutil.which(tool)]
     if missing:
@@ -168,6 +177,7 @@ def build(
             partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+    _forget_old(cache)
     return Simulator(folder, top)
 
 
@@ -222,6 +232,13 @@ def _compile(
             item.unlink()
     with log.open("a") as file:
         file.write(f"compiled in {time.monotonic() - start:.1f} s\n")
+
+
+def _forget_old(cache: Path) -> None:
+    """Remove the build folders that have not been used for longest."""
+    folders = [folder for folder in cache.iterdir() if "." not in folder.name and (folder / "build.log").exists()]
+    for folder in sorted(folders, key=lambda folder: folder.stat().st_mtime)[:-KEPT_BUILDS]:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _runtime(cache: Path, arguments: Sequence[str]) -> Path:

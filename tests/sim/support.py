@@ -149,7 +149,8 @@ module {top} (
       endcase
     end
     if (rst) begin
-      busy <= 0; done <= 0; interrupt <= 0; irq_enable <= 0; start <= 0; s_axi_bvalid <= 0; s_axi_rvalid <= 0; mode <= 0;
+      busy <= 0; done <= 0; interrupt <= 0; irq_enable <= 0; start <= 0; mode <= 0;
+      s_axi_bvalid <= 0; s_axi_rvalid <= 0;
     end
   end
 endmodule
