@@ -138,7 +138,7 @@ class DepthwiseWindow(wiring.Component):
         pixel_bits = config.in_lanes * config.act_bits
         length = 2 * (config.pixels - 1) + DW_TAPS
         picked, picked_real = Signal(length * pixel_bits), Signal(length)
-        real = Cat(current.left2, current.left1, (current.remaining > i for i in range(2 * config.pixels)))
+        real = Cat(current.left2, current.left1, (current.remaining > i for i in range(2 * config.pixels + 1)))
         with m.Switch(Cat(current.stride2, current.offset)):
             for offset, pixels in ((Offset.MINUS_1, -1), (Offset.MINUS_2, -2), (Offset.PLUS_1, 1)):
                 for stride in (1, 2):

@@ -165,12 +165,14 @@ def run(c: AcceleratorConfig, cases: list[Case], *, stall: float = 0.0, idle: fl
         await stream_put(ctx, dut.parameters, words, rng, idle)
 
     async def receive(ctx) -> None:
-        cycle = 0
-        while len(done) < len(instructions):
+        cycle, checked = 0, 0
+        while checked < len(instructions):
             await ctx.tick()
             cycle += 1
+            for instruction in instructions[checked : len(done)]:
+                instruction.check(pads)
+                checked += 1
             if ctx.get(dut.instruction.done):
-                instructions[len(done)].check(pads)
                 done.append(cycle)
                 assert ctx.get(dut.status.busy)
         for _ in range(40):
