@@ -9,6 +9,7 @@ from quant.data.cifar10 import load_cifar10, load_cifar10_folder
 from quant.data.dataset import Dataset, normalise
 from quant.data.fashion_mnist import load_fashion_mnist
 from quant.data.image_folder import ImageFolder
+from quant.data.noise import NoiseDataset
 
 __all__ = ["DataError", "Dataset", "load_dataset", "normalise"]
 
@@ -18,8 +19,8 @@ def load_dataset(name_or_path: str | Path, split: str, size: int, *, cache: Path
 
     Parameters
     ----------
-    name_or_path : "cifar10", "fashion-mnist", or the path of a ``cifar-10-batches-py`` folder or of an
-        image folder with one sub-folder per class.
+    name_or_path : "cifar10", "fashion-mnist", "noise" (pictures of nothing), or the path of a
+        ``cifar-10-batches-py`` folder or of an image folder with one sub-folder per class.
     split : "train" or "test".
     size : height and width of the images handed out.
     cache : folder for downloads and decoded arrays.
@@ -34,12 +35,14 @@ def load_dataset(name_or_path: str | Path, split: str, size: int, *, cache: Path
         return load_cifar10(split, size, cache=cache)
     if name_or_path == "fashion-mnist":
         return load_fashion_mnist(split, size, cache=cache)
+    if name_or_path == "noise":
+        return NoiseDataset(split, size)
     folder = Path(name_or_path)
     if (folder / "test_batch").exists():
         return load_cifar10_folder(folder, split, size)
     if folder.is_dir():
         return ImageFolder(folder, split, size)
     raise DataError(
-        f"unknown data set {str(name_or_path)!r}; choose 'cifar10', 'fashion-mnist' or the path of a folder "
+        f"unknown data set {str(name_or_path)!r}; choose 'cifar10', 'fashion-mnist', 'noise' or the path of a folder "
         "with one sub-folder of pictures per class"
     )

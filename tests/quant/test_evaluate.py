@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from quant.data import normalise
 from quant.data.dataset import ArrayDataset
+from quant.data.noise import noise_images
 from quant.evaluate import compare, predictions, signal_to_noise, top1
 from quant.graph import FloatGraph
+from quant.models.random_weights import random_model
 from quant.quantize import QuantizerConfig, quantize
-from tests.quant.support import CONFIGS, MEAN, STD, random_images, random_model
+from tests.quant.support import CONFIGS, MEAN, STD
 
 
 def dataset(images: np.ndarray, labels: np.ndarray) -> ArrayDataset:
@@ -22,8 +25,8 @@ def dataset(images: np.ndarray, labels: np.ndarray) -> ArrayDataset:
 
 @pytest.fixture(scope="module")
 def setting():
-    model = random_model(CONFIGS["tiny"], 32)
-    images = random_images(20, 32, 1)
+    model = random_model(CONFIGS["tiny"], 32, MEAN, STD)
+    images = noise_images(20, 32, 1)
     return model, quantize(model, images, MEAN, STD), images
 
 
@@ -44,7 +47,6 @@ def test_top1_and_limits():
 def test_compare(setting):
     model, network, images = setting
     graph = FloatGraph.from_model(model)
-    from quant.data import normalise
 
     labels = graph.logits(normalise(images, MEAN, STD)).argmax(1).numpy()
     labels[:5] = (labels[:5] + 1) % 10

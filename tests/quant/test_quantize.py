@@ -7,23 +7,25 @@ import pytest
 import torch
 
 from quant.data import normalise
+from quant.data.noise import noise_images
 from quant.evaluate import dequantize, signal_to_noise
 from quant.graph import FloatConv, FloatGraph
 from quant.integer_network import AveragePool, Conv, Input, IntegerNetwork, LayerNorm, LinearAttention
 from quant.models.efficientvit import EfficientViT
+from quant.models.random_weights import random_model
 from quant.numerics import Operand
 from quant.quantize import QuantizationError, QuantizerConfig, quantize
-from tests.quant.support import CONFIGS, MEAN, STD, random_images, random_model, tiny_network
+from tests.quant.support import CONFIGS, MEAN, STD, tiny_network
 
 
 @pytest.fixture(scope="module")
 def model() -> EfficientViT:
-    return random_model(CONFIGS["tiny"], 64)
+    return random_model(CONFIGS["tiny"], 64, MEAN, STD)
 
 
 @pytest.fixture(scope="module")
 def network(model) -> IntegerNetwork:
-    return quantize(model, random_images(16, 64, 1), MEAN, STD)
+    return quantize(model, noise_images(16, 64, 1), MEAN, STD)
 
 
 def local_noise(model: EfficientViT, network: IntegerNetwork, images: np.ndarray) -> dict[str, float]:
@@ -46,8 +48,8 @@ def local_noise(model: EfficientViT, network: IntegerNetwork, images: np.ndarray
 
 @pytest.mark.parametrize("name", ["tiny", "odd"])
 def test_the_float_graph_is_the_model(name):
-    model = random_model(CONFIGS[name], 48)
-    images = normalise(random_images(4, 48), MEAN, STD)
+    model = random_model(CONFIGS[name], 48, MEAN, STD)
+    images = normalise(noise_images(4, 48), MEAN, STD)
     with torch.no_grad():
         expected = model(images)
     assert torch.allclose(
@@ -115,7 +117,7 @@ def assert_hardware_limits(network: IntegerNetwork) -> None:
 
 
 def test_scores_have_room(model, network):
-    scores = network.run(torch.from_numpy(random_images(16, 64, 1)))
+    scores = network.run(torch.from_numpy(noise_images(16, 64, 1)))
     largest = int(scores.abs().max())
     assert 2**13 < largest < 2**14 + 2**11
 
@@ -157,7 +159,7 @@ def test_settings(observer, per_channel):
 
 def test_every_node_is_close_to_its_float_operation(model, network):
     # On the calibration images, so that nothing is clipped that was not seen.
-    ratios = local_noise(model, network, random_images(16, 64, 1))
+    ratios = local_noise(model, network, noise_images(16, 64, 1))
     # 8-bit codes of bell-shaped values give 30 to 40 dB; a wrong scale, zero-point, or bias gives less than 20.
     # The attention has an 8-bit state as well.
     low = {name: ratio for name, ratio in ratios.items() if ratio < (25 if name.endswith(".linear") else 30)}
@@ -165,14 +167,14 @@ def test_every_node_is_close_to_its_float_operation(model, network):
 
 
 def test_the_network_is_close_to_the_float_model(model, network):
-    ratios = signal_to_noise(model, network, random_images(8, 64, 1))
+    ratios = signal_to_noise(model, network, noise_images(8, 64, 1))
     assert ratios["stem.conv"] > 30 and ratios["stages.1.0.point"] > 20
     # Random weights amplify noise from layer to layer; trained ones do not.
     assert ratios["head.fc2"] > 8
 
 
 def test_more_bits_are_better(model):
-    images = random_images(16, 64, 1)
+    images = noise_images(16, 64, 1)
     ratios = [
         signal_to_noise(
             model, quantize(model, images, MEAN, STD, QuantizerConfig(act_bits=bits, weight_bits=bits)), images
@@ -185,7 +187,7 @@ def test_more_bits_are_better(model):
 
 
 def test_image_normalisation_is_folded_into_the_stem(model, network):
-    images = random_images(4, 64, 7)
+    images = noise_images(4, 64, 7)
     stem = FloatGraph.from_model(model).nodes[0]
     node = network["stem.conv"]
     accumulators = node.accumulate(network.input.run(torch.from_numpy(images).permute(0, 3, 1, 2)))
@@ -213,10 +215,10 @@ def test_constant_images_agree(network, model):
 
 
 def degenerate(change) -> IntegerNetwork:
-    model = random_model(CONFIGS["tiny"], 32)
+    model = random_model(CONFIGS["tiny"], 32, MEAN, STD)
     with torch.no_grad():
         change(model)
-    network = quantize(model, random_images(8, 32, 1), MEAN, STD)
+    network = quantize(model, noise_images(8, 32, 1), MEAN, STD)
     assert_hardware_limits(network)
     return network
 
@@ -232,7 +234,7 @@ def test_dead_channels_and_layers():
                 module.weight[::3] = 0.0
                 module.bias[::2] = 0.0
 
-    images = torch.from_numpy(random_images(2, 32))
+    images = torch.from_numpy(noise_images(2, 32))
     assert not degenerate(zero_everything).run(images).any()
     assert degenerate(dead_channels).run(images).any()
 
@@ -249,7 +251,7 @@ def test_large_biases_beside_tiny_weights():
         norm.weight[2], norm.bias[2] = -1.0, 0.5
 
     network = degenerate(change)
-    images = torch.from_numpy(random_images(2, 32))
+    images = torch.from_numpy(noise_images(2, 32))
     trace = network.run(images, trace=True)["head.norm"][:, :, 0, 0]
     form = network.info["formats"]["head.norm"]
     real = (trace - form["zero_point"][0]) * form["scale"][0]
@@ -260,7 +262,7 @@ def test_large_biases_beside_tiny_weights():
 
 
 def test_layer_norm_gains_may_be_negative(model):
-    network = quantize(model, random_images(8, 64, 1), MEAN, STD)
+    network = quantize(model, noise_images(8, 64, 1), MEAN, STD)
     gains = FloatGraph.from_model(model).nodes[-2].weight
     assert torch.equal(network["head.norm"].requant.multiplier.sign(), gains.sign().long())
 
@@ -295,16 +297,17 @@ def test_unsuitable_images_are_refused(images, mean, std):
 
 
 def test_damaged_weights_are_named():
-    model = random_model(CONFIGS["tiny"], 32)
+    model = random_model(CONFIGS["tiny"], 32, MEAN, STD)
     with torch.no_grad():
         model.backbone.stages[1].op_list[0].main.depth_conv.conv.weight[0] = float("nan")
     with pytest.raises(QuantizationError, match="stages.2.0.depth"):
-        quantize(model, random_images(2, 32), MEAN, STD)
+        quantize(model, noise_images(2, 32), MEAN, STD)
 
 
 def test_progress_goes_from_nothing_to_all():
     seen = []
-    quantize(random_model(CONFIGS["tiny"], 32), random_images(5, 32), MEAN, STD, QuantizerConfig(batch_size=2),
+    model = random_model(CONFIGS["tiny"], 32, MEAN, STD)
+    quantize(model, noise_images(5, 32), MEAN, STD, QuantizerConfig(batch_size=2),
              progress=lambda done, text: seen.append((done, text)))  # fmt: skip
     done = [x for x, _ in seen]
     assert done == sorted(done) and done[0] == 0.0 and done[-1] <= 1.0 and len(done) > 30
@@ -312,15 +315,15 @@ def test_progress_goes_from_nothing_to_all():
 
 
 def test_the_model_is_left_as_it_is():
-    model = random_model(CONFIGS["tiny"], 32)
+    model = random_model(CONFIGS["tiny"], 32, MEAN, STD)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    quantize(model, random_images(2, 32), MEAN, STD)
+    quantize(model, noise_images(2, 32), MEAN, STD)
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
 
 def test_quantizing_twice_gives_the_same_network(model, network, tmp_path):
     network.save(tmp_path / "a")
-    quantize(model, random_images(16, 64, 1), MEAN, STD).save(tmp_path / "b")
+    quantize(model, noise_images(16, 64, 1), MEAN, STD).save(tmp_path / "b")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
