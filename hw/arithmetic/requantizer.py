@@ -1,5 +1,7 @@
 """Requantizer: accumulators to codes in two multiply-and-shift stages, `lanes` at a time; see `quant.numerics`."""
 
+from functools import partial
+
 from amaranth import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
@@ -7,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 
 from hw.config import AcceleratorConfig
 from hw.control.descriptors import OperandMode, RequantMode, record_layout, table_words
+from hw.shared import place
 from quant import numerics
 
 __all__ = ["LATENCY", "RECIPROCAL_LAYOUT", "Requantizer", "RequantizerLane", "TableWrite"]
@@ -68,9 +71,9 @@ class RequantizerLane(wiring.Component):
     otherwise. All other inputs are read at the stage that is written beside them.
     """
 
-    def __init__(self, config: AcceleratorConfig, acc_bits: int) -> None:
-        self._index_bits = config.table_index_bits
-        self._act_bits = config.act_bits
+    def __init__(self, *, acc_bits: int, act_bits: int, index_bits: int) -> None:
+        self._index_bits = index_bits
+        self._act_bits = act_bits
         record = record_layout()
         super().__init__(
             {
@@ -85,11 +88,11 @@ class RequantizerLane(wiring.Component):
                 # INDEX_STAGE
                 "index_zero": In(signed(13)),
                 # READ_STAGE
-                "index": Out(config.table_index_bits),
+                "index": Out(index_bits),
                 # OPERAND_STAGE
                 "row": In(ROW_BITS),
                 "operand": In(OperandMode),
-                "residual": In(config.act_bits),
+                "residual": In(act_bits),
                 "residual_zero": In(8),
                 # later, as the names say
                 "multiplier2": In(record["multiplier2"].shape),
@@ -217,7 +220,7 @@ class Requantizer(wiring.Component):
         self._config = config
         self._pixels = pixels
         self._channels = channels
-        acc_shape = signed(acc_bits or config.acc_bits)
+        self._acc_bits = acc_bits or config.acc_bits
 
         def lanes(shape: object) -> data.ArrayLayout:
             return data.ArrayLayout(data.ArrayLayout(shape, channels), pixels)
@@ -225,7 +228,7 @@ class Requantizer(wiring.Component):
         super().__init__(
             {
                 "valid": In(1),
-                "acc": In(lanes(acc_shape)),
+                "acc": In(lanes(signed(self._acc_bits))),
                 "records": In(data.ArrayLayout(record_layout(), channels)),
                 "reciprocal": In(data.ArrayLayout(RECIPROCAL_LAYOUT, pixels)),
                 "residual": In(lanes(config.act_bits)),
@@ -251,10 +254,15 @@ class Requantizer(wiring.Component):
         read_table = Signal()
         m.d.comb += read_table.eq(enables[READ_STAGE] & (modes[READ_STAGE].operand == OperandMode.TABLE))
 
+        shape = {
+            "acc_bits": self._acc_bits,
+            "act_bits": self._config.act_bits,
+            "index_bits": self._config.table_index_bits,
+        }
+        module = "requantizer_lane_" + "_".join(map(str, shape.values()))
         for p in range(self._pixels):
             for c, record in enumerate(self.records):
-                lane = RequantizerLane(self._config, self.acc.shape().elem_shape.elem_shape.width)
-                m.submodules[f"lane_{p}_{c}"] = lane
+                lane = place(m, platform, f"lane_{p}_{c}", module, partial(RequantizerLane, **shape))
                 port = memory.read_port()
                 m.d.comb += [
                     lane.enables.eq(enables),
