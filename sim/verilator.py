@@ -184,7 +184,7 @@ def build(
 def _arguments(wave_format: str | None, random_reset: bool) -> list[str]:
     arguments = [
         "--public-depth", "1", "--timing", "-Wno-fatal", "-Wno-lint", "-Wno-style", "-O3",
-        "--output-split", str(SPLIT_STATEMENTS), "--no-assert",
+        "--output-split", str(SPLIT_STATEMENTS),
     ]  # fmt: skip
     if random_reset:
         arguments += ["--x-assign", "unique", "--x-initial", "unique"]
