@@ -24,7 +24,7 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Change a field of the configuration, e.g. --set pixels=8.")
 ]
 DEFAULT_BUNDLE = Path("build/demo")
-DEFAULT_CHECKPOINT = Path("quant/checkpoints/b0-cifar10-96.safetensors")
+DEFAULT_CHECKPOINT = "quant/checkpoints/b0-cifar10-96.safetensors"
 
 
 def find_config(name: str, changes: list[str] | None = None) -> AcceleratorConfig:
@@ -77,11 +77,16 @@ def doctor(json: JsonOption = False) -> None:
 
 @app.command()
 def quantize(
-    checkpoint: Annotated[Path, typer.Argument(help="Trained network.")] = DEFAULT_CHECKPOINT,
+    checkpoint: Annotated[
+        str, typer.Argument(help="Checkpoint (own, official, or timm), or random:b0 .. random:b3 for random weights.")
+    ] = DEFAULT_CHECKPOINT,
     bundle: BundleOption = DEFAULT_BUNDLE,
     config: ConfigOption = "base",
     changes: SetOption = None,
     data: Annotated[str | None, typer.Option(help="Data set or folder (default: the checkpoint's).")] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Input height and width (default: the checkpoint's, or 224).")
+    ] = None,
     images: Annotated[int, typer.Option(help="Calibration images.")] = 512,
     observer: Annotated[str, typer.Option(help="How ranges are chosen: minmax, percentile, mse.")] = "mse",
     json: JsonOption = False,
@@ -92,7 +97,7 @@ def quantize(
     with console.progress_bar("quantize") as progress:
         document = quantize_stage(
             Bundle(bundle), checkpoint, find_config(config, changes),
-            data=data, calibration_images=images, observer=observer, progress=progress,
+            data=data, size=size, calibration_images=images, observer=observer, progress=progress,
         )  # fmt: skip
     _show("quantized network", document, json)
 
@@ -202,7 +207,7 @@ def report(bundle: BundleOption = DEFAULT_BUNDLE, json: JsonOption = False) -> N
 @app.command()
 def demo(
     bundle: BundleOption = DEFAULT_BUNDLE,
-    checkpoint: Annotated[Path, typer.Option(help="Trained network.")] = DEFAULT_CHECKPOINT,
+    checkpoint: Annotated[str, typer.Option(help="Trained network; see `quantize`.")] = DEFAULT_CHECKPOINT,
     config: ConfigOption = "base",
     frames: Annotated[int, typer.Option(help="Test images whose class scores are compared in RTL.")] = 100,
     boundaries: Annotated[int, typer.Option(help="Test images compared at every layer boundary.")] = 8,

@@ -1,7 +1,7 @@
 """The stages of the flow. Each reads the bundle, writes the bundle, and returns what it found out."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,10 @@ from hw.config import AcceleratorConfig
 from hw.verilog import generate_verilog, interface_description
 from quant.data import load_dataset
 from quant.evaluate import compare
-from quant.models.checkpoint import read_checkpoint
+from quant.models.checkpoint import CheckpointInfo, is_own_checkpoint, read_checkpoint
+from quant.models.efficientvit import EFFICIENTVIT, EfficientViT
+from quant.models.loaders import load_checkpoint
+from quant.models.random_weights import random_model
 from quant.quantize import QuantizerConfig, quantize
 from sim.compare import Boundary, compare_frame, first_mismatch
 from sim.runner import MemoryModel, SimulationResult, simulate
@@ -34,19 +37,47 @@ Progress = Callable[[float, str], None]
 DEFAULT_MEMORY = MemoryModel(latency=60, bytes_per_cycle=64, stall=0.02)
 
 
+def load_model(source: str, data: str | None, size: int | None) -> tuple[EfficientViT, CheckpointInfo]:
+    """A trained network and its origin: a checkpoint of this project, an official or timm checkpoint (give `data` and
+    `size`), or `random:NAME`, random weights for NAME in b0..b3 (give `size`)."""
+    if source.startswith("random:"):
+        name = source.removeprefix("random:")
+        if name not in EFFICIENTVIT:
+            raise BundleError(f"no network called '{name}'; known are {', '.join(EFFICIENTVIT)}")
+        info = _imagenet_info(name, EFFICIENTVIT[name].num_classes, size or 224, data or "noise")
+        return random_model(EFFICIENTVIT[name], info.size, info.mean, info.std, info.seed), info
+    path = Path(source)
+    if is_own_checkpoint(path):
+        model, info = read_checkpoint(path)
+        return model, replace(info, size=size or info.size, data=data or info.data)
+    if data is None:
+        raise BundleError(f"{source} does not say what data it is for; give --data FOLDER (and --size, default 224)")
+    model = load_checkpoint(path)
+    name = next(n for n, c in EFFICIENTVIT.items() if c.widths == model.config.widths)
+    return model, _imagenet_info(name, model.config.num_classes, size or 224, data)
+
+
+def _imagenet_info(name: str, classes: int, size: int, data: str) -> CheckpointInfo:
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    return CheckpointInfo(
+        model=name, num_classes=classes, size=size, mean=mean, std=std, data=data, top1=None, seed=0, command=""
+    )
+
+
 def quantize_stage(
     bundle: Bundle,
-    checkpoint: Path,
+    checkpoint: str,
     config: AcceleratorConfig,
     *,
     data: str | None = None,
+    size: int | None = None,
     calibration_images: int = 512,
     observer: str = "mse",
     progress: Progress | None = None,
 ) -> dict[str, object]:
-    """Quantize a checkpoint with the accelerator's bit-widths, on the first training images of its data set."""
-    model, info = read_checkpoint(checkpoint)
-    dataset = load_dataset(data or info.data, "train", info.size)
+    """Quantize a network (see `load_model`) with the accelerator's bit-widths, on the first training images."""
+    model, info = load_model(checkpoint, data, size)
+    dataset = load_dataset(info.data, "train", info.size)
     images, _ = dataset[: min(calibration_images, len(dataset))]
     settings = QuantizerConfig(
         weight_bits=config.weight_bits,
@@ -61,11 +92,11 @@ def quantize_stage(
     network.save(bundle.network_file)
     write_if_changed(bundle.config_file, config.to_json() + "\n")
     document = {
-        "checkpoint": str(checkpoint),
+        "checkpoint": checkpoint,
         "checkpoint_top1": info.top1,
         "model": info.model,
         "size": info.size,
-        "data": str(data or info.data),
+        "data": info.data,
         "calibration_images": len(images),
         "quantizer": asdict(settings),
         "nodes": len(network.nodes),
@@ -77,8 +108,8 @@ def quantize_stage(
 def evaluate_stage(bundle: Bundle, *, images: int = 1000, progress: Progress | None = None) -> dict[str, object]:
     """Top-1 of the float and of the integer network on the first `images` test images (0: all)."""
     quantized = bundle.load_document("quantize")
-    model, info = read_checkpoint(Path(quantized["checkpoint"]))
-    dataset = load_dataset(quantized["data"], "test", info.size)
+    model, info = load_model(quantized["checkpoint"], quantized["data"], quantized["size"])
+    dataset = load_dataset(info.data, "test", info.size)
     comparison = compare(model, bundle.load_network(), dataset, limit=images or None, progress=progress)
     document = {
         "float_top1": comparison.float_top1,

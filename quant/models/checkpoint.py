@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from quant.models.efficientvit import EFFICIENTVIT, EfficientViT, build_efficientvit
 
-__all__ = ["CheckpointError", "CheckpointInfo", "read_checkpoint", "save_checkpoint"]
+__all__ = ["CheckpointError", "CheckpointInfo", "is_own_checkpoint", "read_checkpoint", "save_checkpoint"]
 
 FORMAT = "vitsmith-1"
 
@@ -58,6 +58,22 @@ def save_checkpoint(path: Path | str, model: EfficientViT, info: CheckpointInfo)
     temporary = path.with_name(path.name + ".part")
     save_file(tensors, temporary, metadata={"format": FORMAT, "info": json.dumps(asdict(info))})
     os.replace(temporary, path)
+
+
+def is_own_checkpoint(path: Path | str) -> bool:
+    """Whether a file was written by ``save_checkpoint``; False for anything else that exists.
+
+    Raises
+    ------
+    CheckpointError : no such file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("format") == FORMAT
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} does not exist") from error
+    except (SafetensorError, OSError):
+        return False
 
 
 def read_checkpoint(path: Path | str) -> tuple[EfficientViT, CheckpointInfo]:
