@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 
 from compiler.instructions import Instruction
-from hw.config import DW_TAPS, AcceleratorConfig
-from hw.control.descriptors import Engine
+from hw.config import DW_TAPS, KERNEL_ROWS, AcceleratorConfig
+from hw.control.descriptors import Engine, record_words
 
 __all__ = ["Timing", "timing"]
+
+WRITE_LATENCY = 8  #: cycles from the last data of a burst to its response, assumed of the external memory
 
 
 @dataclass(frozen=True)
@@ -44,29 +46,38 @@ def _depthwise(f: dict, config: AcceleratorConfig) -> Timing:
 
 
 def _attention(f: dict, config: AcceleratorConfig) -> Timing:
-    tokens = f["rows"] * f["groups_per_row"] * max(config.pixels, 2)
+    ti, blocks = config.in_lanes, f["blocks"]
+    pixels = (f["groups_per_row"] - 1) * config.pixels + f["last_pixels"]
+    tokens = f["rows"] * max(pixels, 2 * f["groups_per_row"])  # a token takes two reads
     if f.get("pool"):
-        busy = f["blocks"] * (tokens + config.in_lanes + 10)
-    else:
-        tile = config.in_lanes * config.in_lanes // min(config.in_lanes, config.out_lanes)
-        busy = f["blocks"] ** 2 * (tokens + tile + 10) + f["blocks"] * config.in_lanes
-    return Timing(busy, busy)
+        busy = blocks * (tokens + 1) + (blocks - 1) * max(ti + 1, 5) + ti + 12
+        return Timing(busy, busy)
+    lanes = min(ti, config.out_lanes, config.stream_bits // config.operand_bits)
+    drains = [ti * (ti // lanes + (i % blocks == 0)) for i in range(blocks * blocks)]
+    total = 13 + blocks * blocks * (tokens + 1) + sum(max(d + 1, 6) for d in drains[:-1]) + drains[-1]
+    # the next head is taken, and fetches, when the last drain begins
+    return Timing(total - 13 + max(drains[-1] + 1, 8) - drains[-1], total)
 
 
 def _norm(f: dict, config: AcceleratorConfig) -> Timing:
-    busy = 2 * -(-f["channels"] // config.requant_channels) + 60
+    groups = -(-f["channels"] // config.requant_channels)
+    words = max(record_words(config.requant_channels, config.bus_bits), 3)
+    busy = groups + 61 + config.act_bits + (groups - 1) * words
     return Timing(busy, busy)
 
 
 def _load(f: dict, config: AcceleratorConfig) -> Timing:
-    row = max(f["row_bytes"] // config.bus_bytes, f["groups_per_row"] * config.stem_blocks) + 4
-    busy = 3 * f["rows"] * row
-    return Timing(busy, busy + 40)
+    fill = -(-6 * config.pixels // config.bus_bytes)
+    blocks, groups = config.stem_blocks, f["groups_per_row"]
+    row = max(-(-6 * config.pixels * groups // config.bus_bytes) + 1, max(fill + 1, blocks) + (groups - 1) * blocks)
+    busy = KERNEL_ROWS * f["rows"] * row + fill + 1 - max(fill + 1, blocks) + blocks + 3
+    return Timing(busy, busy)
 
 
 def _store(f: dict, config: AcceleratorConfig) -> Timing:
-    busy = f["rows"] * f["words_per_row"] * config.pad_word_beats + 20
-    return Timing(busy, busy + 40)
+    beats = f["rows"] * f["words_per_row"] * config.pad_word_beats
+    busy = beats + min(beats, 16) + f["rows"].bit_length() + 7 + WRITE_LATENCY
+    return Timing(busy, busy)
 
 
 _FORMULAS = {
