@@ -85,7 +85,7 @@ class Core(wiring.Component):
         self._connect_memories(m)
         streams = self._connect_streams(m, queues)
         self._connect_buses(m, streams)
-        statuses = [getattr(self._engines[engine], "status", self._engines[engine]) for engine in Engine]
+        statuses = [self._engines[engine].status for engine in Engine]
         m.d.comb += [
             self.busy.eq(Cat(status.busy for status in statuses)),
             self.stall.eq(Cat(status.stall for status in statuses)),

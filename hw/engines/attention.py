@@ -14,7 +14,7 @@ from hw.arithmetic.scaler import Scaler
 from hw.config import AcceleratorConfig
 from hw.control.descriptors import AttentionBody
 from hw.engines.token_reader import TokenReader
-from hw.interfaces import InstructionPort, PadRead, PadWrite, StateWrite
+from hw.interfaces import EngineStatus, InstructionPort, PadRead, PadWrite, StateWrite
 from quant import numerics
 
 __all__ = ["LinearAttentionUnit", "OuterProducts", "PassLayout", "StateWriter"]
@@ -285,8 +285,7 @@ class LinearAttentionUnit(wiring.Component):
                 "source": Out(PadRead(config)),
                 "destination": Out(PadWrite(config)),
                 "state": Out(StateWrite(config)),
-                "busy": Out(1),
-                "stall": Out(1),
+                "status": Out(EngineStatus()),
             }
         )
 
@@ -324,7 +323,7 @@ class LinearAttentionUnit(wiring.Component):
         accepted, in_progress = Signal(), Signal(2)  # the next one begins while results of up to two are on their way
         m.d.comb += [
             accepted.eq(self.instruction.body.valid & self.instruction.body.ready),
-            self.busy.eq(in_progress != 0),
+            self.status.busy.eq(in_progress != 0),
         ]
         m.d.sync += in_progress.eq(in_progress + accepted - writer.done)
         with m.FSM():
@@ -343,7 +342,7 @@ class LinearAttentionUnit(wiring.Component):
                 # The accumulators are emptied before the first token of the next pass comes.
                 m.d.comb += [
                     reader.take.eq(reader.valid & ~writer.busy),
-                    self.stall.eq(~reader.valid & ~writer.busy),
+                    self.status.stall.eq(~reader.valid & ~writer.busy),
                 ]
                 with m.If(reader.take & reader.last):
                     m.next = "SETTLE"
@@ -351,7 +350,7 @@ class LinearAttentionUnit(wiring.Component):
                 m.next = "LAUNCH"
             with m.State("LAUNCH"):
                 with m.If(writer.pending):
-                    m.d.comb += self.stall.eq(1)
+                    m.d.comb += self.status.stall.eq(1)
                 with m.Else():
                     m.d.comb += writer.start.eq(1)
                     m.next = "START"

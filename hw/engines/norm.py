@@ -20,7 +20,7 @@ from hw.arithmetic.requantizer import Requantizer, TableWrite
 from hw.arithmetic.scaler import Scaler
 from hw.config import AcceleratorConfig
 from hw.control.descriptors import NormBody, RequantMode, record_layout, record_words, table_words
-from hw.interfaces import InstructionPort, PadRead, PadWrite
+from hw.interfaces import EngineStatus, InstructionPort, PadRead, PadWrite
 from quant import numerics
 
 __all__ = ["GROUPS_AHEAD", "MAX_CHANNELS", "NormEngine", "RecordReader", "ReciprocalStd", "VectorReader", "VectorUnit"]
@@ -393,8 +393,7 @@ class NormEngine(wiring.Component):
                 "source": Out(PadRead(config)),
                 "destination": Out(PadWrite(config)),
                 "parameters": In(stream.Signature(config.bus_bits)),
-                "busy": Out(1),
-                "stall": Out(1),
+                "status": Out(EngineStatus()),
             }
         )
 
@@ -490,28 +489,28 @@ class NormEngine(wiring.Component):
         m.d.sync += instruction.done.eq(writer.last)
         with m.FSM():
             with m.State("IDLE"):
-                m.d.comb += [instruction.body.ready.eq(1), self.busy.eq(instruction.done)]
+                m.d.comb += [instruction.body.ready.eq(1), self.status.busy.eq(instruction.done)]
                 with m.If(instruction.body.valid):
                     m.d.sync += body.eq(instruction.body.payload)
                     m.next = "START"
             with m.State("START"):
-                m.d.comb += [start.eq(1), self.busy.eq(1)]
+                m.d.comb += [start.eq(1), self.status.busy.eq(1)]
                 m.next = "SUMS"
             with m.State("SUMS"):
-                m.d.comb += [vector.take.eq(vector.valid), self.busy.eq(1), self.stall.eq(~vector.valid)]
+                m.d.comb += [vector.take.eq(vector.valid), self.status.busy.eq(1), self.status.stall.eq(~vector.valid)]
                 with m.If(vector.take & vector.last):
                     m.next = "SETTLE"
             with m.State("SETTLE"):
-                m.d.comb += [std.start.eq(unit.settled), self.busy.eq(1)]
+                m.d.comb += [std.start.eq(unit.settled), self.status.busy.eq(1)]
                 with m.If(unit.settled):
                     m.next = "DEVIATION"
             with m.State("DEVIATION"):
-                m.d.comb += self.busy.eq(1)
+                m.d.comb += self.status.busy.eq(1)
                 with m.If(std.done):
                     m.next = "ELEMENTS"
             with m.State("ELEMENTS"):
-                m.d.comb += [elements.eq(1), vector.take.eq(vector.valid & room), self.busy.eq(1)]
+                m.d.comb += [elements.eq(1), vector.take.eq(vector.valid & room), self.status.busy.eq(1)]
                 # The first records and results take a while, too; they count as waiting.
-                m.d.comb += self.stall.eq(~vector.take & ~(writer.valid & writer.ready))
+                m.d.comb += self.status.stall.eq(~vector.take & ~(writer.valid & writer.ready))
                 with m.If(writer.last):
                     m.next = "IDLE"

@@ -18,15 +18,15 @@ module {name}(clk, write_enable, write_address, write_data, read_enable, read_ad
   input read_enable;
   input [{address_bits}-1:0] read_address;
   output reg [{width}-1:0] read_data;
-  reg [{width}-1:0] memory [0:{depth}-1];
+  reg [{width}-1:0] words [0:{depth}-1];
   integer i;
   always @(posedge clk) begin
     if (|write_enable)
       for (i = 0; i < {lanes}; i = i + 1)
         if (write_enable[i])
-          memory[write_address][i*{granularity} +: {granularity}] <= write_data[i*{granularity} +: {granularity}];
+          words[write_address][i*{granularity} +: {granularity}] <= write_data[i*{granularity} +: {granularity}];
   end
-  always @(posedge clk) if (read_enable) read_data <= memory[read_address];
+  always @(posedge clk) if (read_enable) read_data <= words[read_address];
 endmodule
 """
 

@@ -164,7 +164,7 @@ class Bench:
             while completed < len(instructions):
                 state, body = dut.state, dut.instruction.body
                 *_, done, busy, taken, valid, tile, element, codes = await ctx.tick().sample(
-                    dut.instruction.done, dut.busy, body.valid & body.ready, state.valid, state.tile, state.element,
+                    dut.instruction.done, dut.status.busy, body.valid & body.ready, state.valid, state.tile, state.element,
                     state.data,
                 )  # fmt: skip
                 assert busy == (len(accepted) > completed)

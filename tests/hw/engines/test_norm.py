@@ -126,7 +126,9 @@ def run(config: AcceleratorConfig, rng: Random, pads: ScratchpadModel, stall: fl
     async def watch(ctx):
         cycle, body = 0, dut.instruction.body
         while len(cycles) < len(instructions):
-            *_, done, busy, taken = await ctx.tick().sample(dut.instruction.done, dut.busy, body.valid & body.ready)
+            *_, done, busy, taken = await ctx.tick().sample(
+                dut.instruction.done, dut.status.busy, body.valid & body.ready
+            )
             assert busy == (len(accepted) > len(cycles))
             if done:
                 instructions[len(cycles)].check(pads)
