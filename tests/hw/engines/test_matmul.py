@@ -199,6 +199,14 @@ def test_a_result_is_visible_when_done():
     check(c, instructions, FREE)
 
 
+@pytest.mark.parametrize("groups", [1, 3])
+def test_numerators_wait_for_the_reciprocals(groups):
+    c = config(stream_bits=2048)
+    g = Generator(c, groups)
+    attention = dict(groups=groups, out_tiles=3, relu=True, operand=OperandMode.STAGE)
+    check(c, [g.instruction(state_tile=tile, **attention) for tile in (0, 5, 11)], FREE)
+
+
 def predict(c: AcceleratorConfig, instructions: list[Instruction]) -> tuple[list[int], list[int]]:
     """Cycles in which words are requested, and in which instructions are done, if only the engine makes them wait.
 
