@@ -35,9 +35,17 @@ IN_FLIGHT_BITS = 4
 class MatmulEngine(wiring.Component):
     """Executes `MatmulBody` instructions: see there for what they compute.
 
-    With T = rows * groups_per_row, a weight tile is held for max(T, MIN_REVISIT) cycles, in each of which P x Ti x To
-    products are added up; loading the next tile takes `tile_words` cycles of the parameter stream meanwhile. An output
-    tile is requantized while the next one is computed, in To / requant_channels * T cycles.
+    Cycles, with T = rows * groups_per_row, and R, W stream words of the records and of a weight tile:
+
+    - A pass of T words begins max(T, MIN_REVISIT, W) cycles after the one before, and the first one of an output tile
+      max(T, MIN_REVISIT, R + W), while parameters come without a pause; also from one instruction to the next.
+    - An output tile is drained while the next one is computed, in T * b cycles per channel group, at least 2, and at
+      least R + 2 for the last group; b = `slices` if `wide`, else 1.
+    - The first pass begins max(4, 1 + R + W) cycles after the instruction was taken; the first beat of the drain follows
+      5 + the latency of `DotProduct` cycles after the last word of its tile; `done` comes 16 + b cycles after the last
+      beat.
+    - A table takes its words from the stream, one per cycle, and is written in 2**table_index_bits / 4 cycles from the
+      moment when its bank is free; only the first beat of its instruction waits for that.
 
     Members
     -------
