@@ -83,10 +83,13 @@ class DepthwiseEngine(wiring.Component):
     (no line buffers). While a block is computed, the one before is requantized and written, and the next one's
     parameters are loaded.
 
-    Cycles per block: the largest of
-    - passes * rows * groups_per_row * max(ceil(P / dw_pixels), stride), the multipliers and the reads,
-    - rows * groups_per_row * ceil(P / dw_pixels) * subblocks, the drain,
-    - its stream words + 1, the parameters.
+    Cycles per block, with K = ceil(P / dw_pixels) and T = rows * groups_per_row: the largest of
+    - passes * T * max(K, stride), the multipliers and the reads (at least 3 cycles per pass),
+    - T * K * subblocks, the drain,
+    - its stream words, the parameters (and 3 cycles per instruction).
+    The next instruction follows at once, or one cycle later where multipliers and reads are equally busy. An idle
+    engine needs the time of its blocks, the stream words of the table and of the first block, the drain of all
+    subblocks but one (T * K each), and 28 cycles.
 
     Members
     -------

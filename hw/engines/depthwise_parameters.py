@@ -131,7 +131,8 @@ class DepthwiseParameters(wiring.Component):
         """Take instructions; for each, load the table, then the blocks."""
         started = Signal()  # the instruction counts as a user of its table from now on
         table_free = self._table_free(m, body, started)
-        block_free = self._block_free(m)
+        waiting = Signal(range(BANKS + 1))  # blocks that are loaded and not yet computed
+        m.d.sync += waiting.eq(waiting + self.block_loaded - self.block_computed)
         blocks_left = Signal.like(body.blocks)
         passed_on = Signal(init=1)
         m.d.comb += self.next_body.valid.eq(~passed_on)
@@ -161,15 +162,16 @@ class DepthwiseParameters(wiring.Component):
                         m.d.comb += started.eq(1)
                         m.next = "wait"
             with m.State("wait"):
-                with m.If(block_free):
+                with m.If(waiting != BANKS):
                     m.next = "load"
             with m.State("load"):
                 m.d.comb += [loading.eq(1), self.parameters.ready.eq(1)]
                 with m.If(self.block_loaded):
                     m.d.sync += blocks_left.eq(blocks_left - 1)
-                    m.next = "wait"
                     with m.If(blocks_left == 1):
                         m.next = "idle"
+                    with m.Elif((waiting != 0) & ~self.block_computed):
+                        m.next = "wait"
 
     def _table_free(self, m: Module, body: data.View, started: Value) -> Value:
         """Whether no earlier instruction can still read the table bank of `body`."""
@@ -180,12 +182,6 @@ class DepthwiseParameters(wiring.Component):
             fewer = self.completed & self.completed_table & (self.completed_bank == bank)
             m.d.sync += count.eq(count + more - fewer)
         return Mux(body.requant.table_bank, users[1] == 0, users[0] == 0)
-
-    def _block_free(self, m: Module) -> Value:
-        """Whether a bank is free for the next block."""
-        waiting = Signal(range(BANKS + 1))  # blocks that are loaded and not yet computed
-        m.d.sync += waiting.eq(waiting + self.block_loaded - self.block_computed)
-        return waiting != BANKS
 
     def _sections(self, m: Module, loading: Signal, word: Signal, kernel5: Value) -> None:
         """Take the stream words of a block: records, pad codes, then the weights of each pass."""

@@ -1,6 +1,7 @@
 """The depthwise engine against `quant.numerics.depthwise` and `Requant`: row bands in rings, refusals, starvation."""
 
 from dataclasses import dataclass
+from math import ceil
 from random import Random
 
 import pytest
@@ -190,7 +191,72 @@ def run(c: AcceleratorConfig, cases: list[Case], *, stall: float = 0.0, idle: fl
     return done
 
 
-@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2)])
-def test_kernels(kernel: int, stride: int) -> None:
-    c = config(3, 2)
-    run(c, [Case(5, 7, 6, kernel, stride, operand=Operand.TABLE, table_load=True)])
+PASSES = {3: 3, 5: 10}
+CASES = [
+    Case(4, 4, 6, kernel=3, stride=1, operand=Operand.TABLE, table_load=True),
+    Case(9, 8, 4, kernel=3, stride=2, band=(1, 3), ring_slack=2, operand=Operand.TABLE),
+    Case(7, 4, 9, kernel=5, stride=1, band=(3, 5), operand=Operand.TABLE, table_load=True, table_bank=1),
+    Case(8, 5, 3, kernel=5, stride=2, band=(1, 4), ring_slack=1, operand=Operand.STAGE),
+    Case(6, 3, 5, kernel=3, stride=1, band=(5, 6), ring_slack=1, operand=Operand.TABLE, table_load=True),
+    Case(1, 1, 9, kernel=5, stride=2),
+    Case(4, 6, 4, kernel=3, stride=2, band=(0, 1)),
+]
+
+
+@pytest.mark.parametrize(
+    ("pixels", "dw_pixels", "stall", "idle", "changes"),
+    [
+        (1, 1, 0.0, 0.0, {}),
+        (1, 1, 0.5, 0.0, {}),
+        (2, 1, 0.0, 0.5, dict(in_lanes=2, requant_channels=1, act_bits=4, bus_bits=128, stream_bits=128)),
+        (3, 2, 0.0, 0.0, dict(in_lanes=8, requant_channels=2, weight_bits=4)),
+        (3, 2, 0.3, 0.0, {}),
+        (4, 4, 0.4, 0.2, dict(in_lanes=2, act_bits=4, weight_bits=2, bus_bits=256, stream_bits=256)),
+        (7, 3, 0.2, 0.2, dict(in_lanes=2)),
+        (7, 7, 0.0, 0.0, dict(in_lanes=2, act_bits=3, weight_bits=3)),
+    ],
+)
+def test_matches_golden(pixels: int, dw_pixels: int, stall: float, idle: float, changes: dict) -> None:
+    run(config(pixels, dw_pixels, **changes), CASES, stall=stall, idle=idle)
+
+
+def words(case: Case, c: AcceleratorConfig) -> int:
+    """Output words of one channel block."""
+    height, width = (case.height - 1) // case.stride + 1, (case.width - 1) // case.stride + 1
+    return (min(case.band[1], height) - case.band[0]) * ceil(width / c.pixels)
+
+
+def stream_words(case: Case, c: AcceleratorConfig) -> int:
+    """Parameters of one channel block."""
+    return (
+        ceil(c.in_lanes * 80 / c.bus_bits)
+        + ceil(c.in_lanes * 8 / c.bus_bits)
+        + PASSES[case.kernel] * ceil(3 * c.in_lanes * c.dw_weight_bits / c.bus_bits)
+    )
+
+
+@pytest.mark.parametrize(
+    ("pixels", "dw_pixels", "changes", "case"),
+    [
+        (4, 4, {}, Case(8, 8, 12)),
+        (4, 4, {}, Case(16, 8, 8, stride=2)),
+        (4, 2, {}, Case(8, 8, 4, stride=2)),
+        (4, 2, {}, Case(8, 8, 4, kernel=5)),
+        (4, 4, {}, Case(4, 4, 8, kernel=5)),
+        (4, 4, {}, Case(2, 4, 12)),  # bound by its parameters
+        (4, 4, {"requant_channels": 1}, Case(8, 8, 8)),  # bound by the drain
+        (1, 1, {}, Case(4, 4, 4, kernel=5, stride=1)),
+        (2, 2, {}, Case(1, 2, 4)),  # passes of one word
+    ],
+)
+def test_cycles(pixels: int, dw_pixels: int, changes: dict, case: Case) -> None:
+    c = config(pixels, dw_pixels, **changes)
+    done = run(c, [case] * 4)
+    blocks, chunks, passes = ceil(case.channels / c.in_lanes), ceil(c.pixels / c.dw_pixels), PASSES[case.kernel]
+    compute = passes * max(words(case, c) * max(chunks, case.stride), 3)
+    drain = words(case, c) * chunks * c.subblocks
+    busy = max(blocks * compute, blocks * drain, blocks * stream_words(case, c) + 3)
+    assert [b - a for a, b in zip(done, done[1:])] == [busy] * 3
+    if compute > drain:
+        latency = blocks * compute + stream_words(case, c) + drain - words(case, c) * chunks + 28
+        assert abs(done[0] - latency) <= 5
