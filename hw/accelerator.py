@@ -14,14 +14,11 @@ from hw.control.registers import ADDRESS_WIDTH, BY_NAME, ENGINES
 from hw.control.run_control import RunControl
 from hw.core import Core
 
-__all__ = ["Accelerator"]
+__all__ = ["Accelerator", "AcceleratorSignature"]
 
 
-class Accelerator(wiring.Component):
-    """Runs programs of `compiler.program` on images in external memory.
-
-    The host writes the base registers, starts, and waits for the interrupt or polls STATUS; see
-    docs/architecture/registers.md.
+class AcceleratorSignature(wiring.Signature):
+    """Ports of the accelerator.
 
     Members
     -------
@@ -31,7 +28,6 @@ class Accelerator(wiring.Component):
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:
-        self.config = config
         super().__init__(
             {
                 "m": Out(Axi4(config.bus_bits)).array(config.bus_ports),
@@ -39,6 +35,18 @@ class Accelerator(wiring.Component):
                 "irq": Out(1),
             }
         )
+
+
+class Accelerator(wiring.Component):
+    """Runs programs of `compiler.program` on images in external memory.
+
+    The host writes the base registers, starts, and waits for the interrupt or polls STATUS; see
+    docs/architecture/registers.md. Ports are those of `AcceleratorSignature`.
+    """
+
+    def __init__(self, config: AcceleratorConfig) -> None:
+        self.config = config
+        super().__init__(AcceleratorSignature(config))
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

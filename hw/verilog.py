@@ -7,7 +7,7 @@ from amaranth.back import verilog
 from amaranth.hdl import Value
 from amaranth.lib import wiring
 
-from hw.accelerator import Accelerator
+from hw.accelerator import Accelerator, AcceleratorSignature
 from hw.bus.axi4 import ADDRESS_BITS, BOUNDARY_BYTES, MAX_BURST_BEATS
 from hw.config import ABI_VERSION, AcceleratorConfig
 from hw.control.registers import ADDRESS_WIDTH, BASE_ALIGNMENT
@@ -19,7 +19,7 @@ __all__ = ["TOP", "generate_verilog", "interface_description"]
 TOP = "vitsmith"  #: name of the top module
 
 
-def top_ports(accelerator: Accelerator) -> Iterator[tuple[str, wiring.Flow, Value]]:
+def top_ports(accelerator: wiring.PureInterface) -> Iterator[tuple[str, wiring.Flow, Value]]:
     """Name, direction, and signal of every port but clock and reset; AXI ports have the customary names."""
     for path, member, value in accelerator.signature.flatten(accelerator):
         if path[0] == "m":
@@ -50,7 +50,9 @@ def generate_verilog(config: AcceleratorConfig) -> str:
 def interface_description(config: AcceleratorConfig) -> str:
     """Markdown: the ports of the top module and what to connect them to."""
     rows = [("clk", "in", 1), ("rst", "in", 1)]
-    rows += [(name, flow.name.lower(), len(value)) for name, flow, value in top_ports(Accelerator(config))]
+    rows += [
+        (name, flow.name.lower(), len(value)) for name, flow, value in top_ports(AcceleratorSignature(config).create())
+    ]
     table = "\n".join(f"| `{name}` | {direction} | {width} |" for name, direction, width in rows)
     memory_ports = ", ".join(f"`m{i}_axi`" for i in range(config.bus_ports))
     writers = "All of them read, only `m0_axi` writes." if config.bus_ports > 1 else "It reads and writes."

@@ -48,7 +48,7 @@ class InstructionQueue(wiring.Component):
     """
 
     def __init__(self, config: AcceleratorConfig, body: type[data.Struct]) -> None:
-        self._depth = config.queue_depth
+        self._depth = max(config.queue_depth, 2)  # a FIFO of 1 has addresses of no bits, which Verilog lacks
         self._layout = data.StructLayout({"waits": event_counts(), "body": body})
         self._has_stream = "stream_words" in data.Layout.cast(body).members
         ports = {

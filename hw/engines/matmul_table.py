@@ -54,7 +54,7 @@ class TableLoader(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.fifo = fifo = SyncFIFOBuffered(width=len(self.words.payload), depth=max(self._words, 2))
+        m.submodules.fifo = fifo = SyncFIFOBuffered(width=len(self.words.payload), depth=max(self._words, 3))
         wiring.connect(m, wiring.flipped(self.words), fifo.w_stream)
         busy = Signal()
         bank = Signal()

@@ -49,7 +49,7 @@ class WordReader(wiring.Component):
         m.submodules.words = words = fifo.SyncFIFO(width=config.pad_word_bits, depth=WORDS_AHEAD)
 
         # beats of the oldest word
-        beat = Signal(range(config.pad_word_beats))
+        beat = Signal(range(max(config.pad_word_beats, 2)))
         last_beat = beat == config.pad_word_beats - 1
         beat_taken = self.beats.valid & self.beats.ready
         word_taken = beat_taken & last_beat

@@ -12,9 +12,9 @@ from tests.hw.control.support import Host, packet, program
 from tests.hw.support import AxiMemory, simulate
 
 CONFIG = AcceleratorConfig(
-    name="tiny", pixels=2, in_lanes=4, out_lanes=4, dw_pixels=1, requant_channels=4, bus_bits=64, bus_ports=1, stream_bits=64,
-    acc_depth=8, weight_buffer_words=16, parameter_buffer_words=16, pad_words=(128, 64, 64, 64), state_tiles=2,
-    table_index_bits=4, divisor_mantissa_bits=2,
+    name="tiny", pixels=2, in_lanes=4, out_lanes=4, dw_pixels=1, requant_channels=4, bus_bits=64, bus_ports=1,
+    stream_bits=64, acc_depth=8, weight_buffer_words=16, parameter_buffer_words=16, pad_words=(128, 64, 64, 64),
+    state_tiles=2, table_index_bits=4, divisor_mantissa_bits=2,
 )  # fmt: skip
 MEMORY = 0x12_3456_0000
 PROGRAM, INPUT, RESULT = MEMORY, MEMORY + 0x3000, MEMORY + 0x4000  #: in one memory, one page of results

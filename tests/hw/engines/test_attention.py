@@ -164,8 +164,8 @@ class Bench:
             while completed < len(instructions):
                 state, body = dut.state, dut.instruction.body
                 *_, done, busy, taken, valid, tile, element, codes = await ctx.tick().sample(
-                    dut.instruction.done, dut.status.busy, body.valid & body.ready, state.valid, state.tile, state.element,
-                    state.data,
+                    dut.instruction.done, dut.status.busy, body.valid & body.ready,
+                    state.valid, state.tile, state.element, state.data,
                 )  # fmt: skip
                 assert busy == (len(accepted) > completed)
                 if done:
