@@ -248,8 +248,9 @@ class Requantizer(wiring.Component):
 
         modes = self._delay(m, enables, self.mode, CLAMP_STAGE)
         residuals = self._delay(m, enables, self.residual, OPERAND_STAGE)
-        multipliers2 = [self._delay(m, enables, r.multiplier2, MULTIPLIER2_STAGE) for r in self.records]
-        zero_points = [self._delay(m, enables, r.zero_point, ZERO_STAGE) for r in self.records]
+        # of all channels in one signal, which simulates faster
+        multipliers2 = self._delay(m, enables, Cat(r.multiplier2 for r in self.records), MULTIPLIER2_STAGE)
+        zero_points = self._delay(m, enables, Cat(r.zero_point for r in self.records), ZERO_STAGE)
         memory = self._table(m)
         read_table = Signal()
         m.d.comb += read_table.eq(enables[READ_STAGE] & (modes[READ_STAGE].operand == OperandMode.TABLE))
@@ -279,9 +280,9 @@ class Requantizer(wiring.Component):
                     lane.operand.eq(modes[OPERAND_STAGE].operand),
                     lane.residual.eq(residuals[OPERAND_STAGE][p][c]),
                     lane.residual_zero.eq(modes[OPERAND_STAGE].residual_zero),
-                    lane.multiplier2.eq(multipliers2[c][MULTIPLIER2_STAGE]),
+                    lane.multiplier2.eq(multipliers2[MULTIPLIER2_STAGE].word_select(c, len(lane.multiplier2))),
                     lane.shift2.eq(modes[SHIFT2_STAGE].shift2),
-                    lane.zero_point.eq(zero_points[c][ZERO_STAGE]),
+                    lane.zero_point.eq(zero_points[ZERO_STAGE].word_select(c, len(lane.zero_point))),
                     lane.wide.eq(modes[CLAMP_STAGE].wide),
                     self.y[p][c].eq(lane.y),
                 ]
