@@ -4,10 +4,12 @@ from dataclasses import dataclass
 
 from compiler.instructions import Instruction
 from hw.config import DW_TAPS, KERNEL_ROWS, AcceleratorConfig
-from hw.control.descriptors import Engine, record_words
+from hw.control.descriptors import Engine, record_words, words_for
 
 __all__ = ["Timing", "timing"]
 
+MIN_REVISIT = 3  #: cycles between two additions to the same accumulator
+LANE_LATENCY = 3  #: of the dot products
 WRITE_LATENCY = 8  #: cycles from the last data of a burst to its response, assumed of the external memory
 
 
@@ -26,23 +28,35 @@ def timing(instruction: Instruction, config: AcceleratorConfig) -> Timing:
 
 def _matmul(f: dict, config: AcceleratorConfig) -> Timing:
     words = f["rows"] * f["groups_per_row"]
-    subblocks = config.out_lanes // config.requant_channels
     beat = config.slices if f["requant"].get("wide") else 1
-    passes = f["in_blocks"] * max(words, config.tile_words, 4)
-    drain = words * subblocks * beat
-    busy = f["out_tiles"] * max(passes, drain)
-    return Timing(busy, busy + drain + 20)
+    records = record_words(config.out_lanes, config.stream_bits)
+    tile_words = 0 if f.get("from_state") else config.tile_words
+    rest = (f["in_blocks"] - 1) * max(words, MIN_REVISIT, tile_words)
+    subblocks = config.out_lanes // config.requant_channels
+    busy = 0
+    for tile in range(f["out_tiles"]):
+        divisors = f.get("from_state") and tile == 0
+        front = max(words, MIN_REVISIT, tile_words + (0 if divisors else records)) + rest
+        left = f["out_subblocks"] - (tile - bool(f.get("from_state"))) * subblocks
+        drain = words if divisors else min(left, subblocks) * max(words * beat, 2)
+        busy += max(front, drain)
+    return Timing(busy, busy + drain + LANE_LATENCY + 21 + beat)
 
 
 def _depthwise(f: dict, config: AcceleratorConfig) -> Timing:
-    kernel = 5 if f["kernel5"] else 3
+    kernel, stride = 5 if f["kernel5"] else 3, 2 if f["stride2"] else 1
     chunks = -(-config.pixels // config.dw_pixels)
-    step = max(chunks, 2 if f["stride2"] else 1)
     words = f["rows"] * f["groups_per_row"]
     passes = kernel * -(-kernel // DW_TAPS)
-    block = max(passes * words * step, words * chunks * config.subblocks)
-    busy = f["blocks"] * block + 12
-    return Timing(busy, busy + words * chunks * config.subblocks + 20)
+    compute = passes * max(words * max(chunks, stride), MIN_REVISIT)
+    drain = words * chunks * config.subblocks
+    parameters = (
+        record_words(config.in_lanes, config.bus_bits)
+        + words_for(8 * config.in_lanes, config.bus_bits)
+        + passes * words_for(DW_TAPS * config.in_lanes * config.dw_weight_bits, config.bus_bits)
+    )
+    busy = max(f["blocks"] * max(compute, drain), f["blocks"] * parameters + 3)
+    return Timing(busy, busy + (config.subblocks - 1) * words * chunks + 28)
 
 
 def _attention(f: dict, config: AcceleratorConfig) -> Timing:
