@@ -56,6 +56,11 @@ def compile_network(network: IntegerNetwork, config: AcceleratorConfig, *, trace
         stored=stored,
         predicted_cycles=scheduled.cycles,
         layers=_layers(network, instructions, scheduled),
+        timeline=tuple(
+            (int(i.engine), i.node, i.macs, scheduled.start[index], scheduled.end[index])
+            for index in scheduled.order
+            for i in (instructions[index],)
+        ),
     )
 
 

@@ -55,6 +55,8 @@ class Program:
     stored: tuple[StoredMap, ...]
     predicted_cycles: int
     layers: tuple[dict[str, object], ...] = ()  #: per-node predictions, for reports
+    #: (engine, node, useful MACs, predicted start, predicted end) of every instruction, in program order
+    timeline: tuple[tuple[int, str, int, int, int], ...] = ()
 
     @property
     def scores(self) -> StoredMap:
@@ -80,7 +82,9 @@ class Program:
         check_image(image, str(path))
         try:
             stored = tuple(StoredMap(**s) for s in document.pop("stored"))
-            program = cls(image=image, stored=stored, **document | {"layers": tuple(document["layers"])})
+            timeline = tuple(tuple(row) for row in document.pop("timeline"))
+            layers = tuple(document.pop("layers"))
+            program = cls(image=image, stored=stored, layers=layers, timeline=timeline, **document)
         except (KeyError, TypeError) as error:
             raise ProgramError(f"{path.with_suffix('.json')}: malformed metadata ({error!r}); compile again") from error
         if header_field(image, "config_hash") != program.config_hash:

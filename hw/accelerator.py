@@ -25,6 +25,7 @@ class AcceleratorSignature(wiring.Signature):
     m : AXI4 ports to external memory
     s : AXI4-Lite port of the control registers
     irq : level; a run has ended or was stopped, and the interrupt is enabled
+    monitor : one pulse per engine for each instruction that begins or has completed; for traces, may stay open
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:
@@ -33,8 +34,16 @@ class AcceleratorSignature(wiring.Signature):
                 "m": Out(Axi4(config.bus_bits)).array(config.bus_ports),
                 "s": In(Axi4Lite(ADDRESS_WIDTH)),
                 "irq": Out(1),
+                "monitor": Out(Monitor()),
             }
         )
+
+
+class Monitor(wiring.Signature):
+    """What the engines do, one bit per engine in the order of `Engine`."""
+
+    def __init__(self) -> None:
+        super().__init__({"started": Out(len(Engine)), "done": Out(len(Engine))})
 
 
 class Accelerator(wiring.Component):
@@ -88,6 +97,8 @@ class Accelerator(wiring.Component):
         for field in BY_NAME["STATUS"].fields:
             m.d.comb += registers.status[field.bit].eq(getattr(control, field.name))
         m.d.comb += [
+            self.monitor.started.eq(core.started),
+            self.monitor.done.eq(core.done),
             registers.error_code.eq(control.error_code),
             registers.error_info.eq(control.error_info),
             registers.packets.eq(core.packet),

@@ -36,6 +36,7 @@ class Core(wiring.Component):
     buses : AXI4 ports; port 0 is shared by all bus masters, the others carry weights only
     events : instructions completed, per engine
     busy, stall : one bit per engine
+    started, done : one bit per engine; an instruction begins, or has completed
     packet, fault, ended : see `Sequencer`
     bus_read, bus_write, result_range : errors of bus masters
     outstanding : some bus transfer is not complete
@@ -56,6 +57,8 @@ class Core(wiring.Component):
                 "events": Out(event_counts()),
                 "busy": Out(len(Engine)),
                 "stall": Out(len(Engine)),
+                "started": Out(len(Engine)),
+                "done": Out(len(Engine)),
                 "packet": Out(32),
                 "fault": Out(range(max(ErrorCode) + 1)),
                 "ended": Out(1),
@@ -183,8 +186,12 @@ class Core(wiring.Component):
             self.bus_write.eq(storer.error),
             self.result_range.eq(storer.range_error),
         ]
-        done = [component.instruction.done for component in self._engines.values()]
-        m.d.sync += self.progress.eq(Cat(*done, *(moved(bus) for bus in self.buses)).any())
+        ports = [component.instruction for component in self._engines.values()]
+        m.d.sync += [
+            self.started.eq(Cat(port.body.valid & port.body.ready for port in ports)),
+            self.done.eq(Cat(port.done for port in ports)),
+            self.progress.eq(Cat(*(port.done for port in ports), *(moved(bus) for bus in self.buses)).any()),
+        ]
 
 
 def idle_writes(bus: wiring.PureInterface) -> list:

@@ -10,6 +10,7 @@ from amaranth.lib import wiring
 from hw.accelerator import Accelerator, AcceleratorSignature
 from hw.bus.axi4 import ADDRESS_BITS, BOUNDARY_BYTES, MAX_BURST_BEATS
 from hw.config import ABI_VERSION, AcceleratorConfig
+from hw.control.descriptors import Engine
 from hw.control.registers import ADDRESS_WIDTH, BASE_ALIGNMENT
 from hw.memory.initial import compact_zero_memories
 from hw.shared import ModuleLibrary
@@ -27,7 +28,7 @@ def top_ports(accelerator: wiring.PureInterface) -> Iterator[tuple[str, wiring.F
         elif path[0] == "s":
             name = f"s_axi_{path[-1]}"
         else:
-            name = path[0]
+            name = "_".join(map(str, path))
         yield name, member.flow, Value.cast(value)
 
 
@@ -68,6 +69,8 @@ Module `{TOP}`, configuration hash `{config.hash:016x}`, ABI {ABI_VERSION}.
   other side to 0; answers have to come in order. Bursts are incrementing, of full-width aligned beats, at most
   {MAX_BURST_BEATS} of them, and never cross {BOUNDARY_BYTES} bytes. Read data and write responses are always accepted.
 - `irq`: level, active high: STATUS.interrupt while CONTROL.irq_enable is set.
+- `monitor_started`, `monitor_done`: a pulse for each instruction that begins or has completed, one bit per engine
+  ({", ".join(e.name.lower() for e in Engine)}; low bit first). For traces; may stay open.
 
 To run: put program, input, and result area at multiples of {BASE_ALIGNMENT} bytes, write the three base addresses and
 RESULT_BYTES, write CONTROL.start, and wait for `irq` or for STATUS.done or STATUS.error.

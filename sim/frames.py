@@ -56,8 +56,9 @@ async def frames(dut: SimHandleBase) -> None:
     """Reset, check what accelerator this is, and run every frame of the plan until one fails."""
     plan = json.loads(Path(cocotb.plusargs["plan"]).read_text())
     registers = Registers(dut, plan["registers"])
-    await Timer(RESET_CYCLES * CLOCK_STEPS, "ns")
-    dut.rst.value = 0
+    for reset in (1, 0):
+        dut.reset.value = reset
+        await Timer(RESET_CYCLES * CLOCK_STEPS, "ns")
     with Path(plan["log"]).open("w") as log:
         identity = {name: await registers.read(name) for name in plan["identity"]}
         log.write(json.dumps({"identity": identity}) + "\n")

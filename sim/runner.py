@@ -78,6 +78,9 @@ class SimulationResult:
     results: np.ndarray  #: uint8 (N, result_bytes)
     write_cycles: np.ndarray  #: uint64 (N, beats): cycle of the last write, from the frame's start; 0 is never
     frames: list[FrameReport]
+    #: per frame, int64 (instructions, 2): cycles from the frame's start at which each instruction, in program order,
+    #: began and had completed
+    timelines: list[np.ndarray]
     stray_writes: int  #: writes outside of the frame's result area
     stray_reads: int  #: reads outside of program, images, and results
     cycles_per_second: float  #: simulated, in wall time
@@ -216,6 +219,7 @@ def _files(plan: dict, work_dir: Path) -> dict[str, object]:
         "memory_result": work_dir / "results.bin",
         "memory_write_cycles": work_dir / "write_cycles.bin",
         "memory_report": work_dir / "memory.json",
+        "events": work_dir / "events.txt",
     }
 
 
@@ -250,11 +254,30 @@ def _collect(config: AcceleratorConfig, program: Program, count: int, plan: dict
         results=area,
         write_cycles=beats,
         frames=[_frame_report(record, m) for record, m in zip(records, memory, strict=True)],
+        timelines=_timelines(program, [record["first_cycle"] for record in records], work_dir / "events.txt"),
         stray_writes=sum(m["stray_writes"] for m in memory),
         stray_reads=sum(m["stray_reads"] for m in memory),
         cycles_per_second=sum(r["waited"] for r in records) / sum(r["seconds"] for r in records),
         log=work_dir / "simulation.log",
     )
+
+
+def _timelines(program: Program, first_cycles: list[int], events: Path) -> list[np.ndarray]:
+    """Match the pulses of the engines with the instructions: each engine works in program order."""
+    rows = [line.split() for line in events.read_text().splitlines()]
+    cycles, started, done = np.array(rows, np.int64).reshape(-1, 3).T
+    ends = [*first_cycles[1:], np.iinfo(np.int64).max]
+    engines = np.array([row[0] for row in program.timeline])
+    result = []
+    for begin, end in zip(first_cycles, ends, strict=True):
+        inside = (cycles >= begin) & (cycles < end)
+        timeline = np.zeros((len(engines), 2), np.int64)
+        for engine in range(len(ENGINES)):
+            own = engines == engine
+            for column, mask in enumerate((started, done)):
+                timeline[own, column] = cycles[inside & (mask >> engine & 1 == 1)] - begin
+        result.append(timeline)
+    return result
 
 
 def _hexadecimal(identity: dict[str, int]) -> str:

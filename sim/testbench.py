@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hw.bus.axi4 import ADDRESS_BITS
 from hw.config import AcceleratorConfig
+from hw.control.descriptors import Engine
 from hw.control.registers import ADDRESS_WIDTH
 from hw.verilog import TOP as ACCELERATOR
 
@@ -23,7 +24,7 @@ module testbench;
   always #1 clk = ~clk;
 
   // set by the test
-  reg rst = 1;
+  reg reset = 1;
   reg request = 0;  // toggles for each register access
   reg write = 0;
   reg [{ADDRESS_WIDTH - 1}:0] address = 0;
@@ -72,7 +73,7 @@ LITE_WIDTHS = {"awaddr": ADDRESS_WIDTH, "araddr": ADDRESS_WIDTH, "wdata": 32, "r
 def sources(config: AcceleratorConfig, accelerator: str) -> dict[str, str]:
     """All source texts by file name; `accelerator` is the text of `hw.verilog.generate_verilog`."""
     here = Path(__file__).parent
-    fixed = ("memory_model.sv", "memory_model.cpp", "register_master.sv")
+    fixed = ("memory_model.sv", "memory_model.cpp", "register_master.sv", "event_log.sv")
     return {"accelerator.v": accelerator, "testbench.sv": TESTBENCH + _system(config)} | {
         name: (here / name).read_text() for name in fixed
     }
@@ -92,7 +93,7 @@ def _system(config: AcceleratorConfig) -> str:
     return f"""
 module system (
     input wire clk,
-    input wire rst,
+    input wire reset,
     input wire request,
     input wire write,
     input wire [{ADDRESS_WIDTH - 1}:0] address,
@@ -103,6 +104,7 @@ module system (
     input wire [31:0] frame,
     input wire [63:0] result_base,
     input wire [63:0] result_bytes,
+    input wire [63:0] cycle,
     output wire irq,
     output wire fault
 );
@@ -111,10 +113,21 @@ module system (
 
 {newline.join(wires)}
 
+  // All logic between what a test can set and the next register is evaluated in every time step. Reset reaches
+  // almost all of the logic, so this register is worth a factor in speed.
+  reg rst = 1;
+  always @(posedge clk) rst <= reset;
+
   register_master #(.ADDRESS_BITS({ADDRESS_WIDTH})) register_master (.*);
   memory_model #(.PORTS({ports}), .DATA_BITS(DATA_BITS), .ADDRESS_BITS(ADDRESS_BITS)) memory_model (.*);
+  wire [{len(Engine) - 1}:0] monitor_started, monitor_done;
+  event_log #(.ENGINES({len(Engine)})) event_log (
+      .clk(clk), .cycle(cycle), .started(monitor_started), .done(monitor_done)
+  );
   {ACCELERATOR} accelerator (
       .clk(clk),
+      .monitor_started(monitor_started),
+      .monitor_done(monitor_done),
       .rst(rst),
       .irq(irq),
       .s_axi_awprot(3'b000),

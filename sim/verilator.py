@@ -39,7 +39,7 @@ MAKE_VARIABLES = {
     "CFG_CXXFLAGS_COROUTINES": "-fcoroutines",
     "CFG_CXXFLAGS_PCH_I": "-include",
     "OPT_FAST": MODEL_OPTIMIZATION,
-    "OPT_SLOW": "-O1",
+    "OPT_SLOW": "-O0",  # initial values: they run once
     "OPT_GLOBAL": "-O2",
 }
 

@@ -96,7 +96,7 @@ ENGINE = """
 
 TOP = """
 module {top} (
-    input clk, input rst, output irq,
+    input clk, input rst, output irq, output [5:0] monitor_started, monitor_done,
 {declarations}
     input [11:0] s_axi_awaddr, input [2:0] s_axi_awprot, input s_axi_awvalid, output s_axi_awready,
     input [31:0] s_axi_wdata, input [3:0] s_axi_wstrb, input s_axi_wvalid, output s_axi_wready,
@@ -111,6 +111,7 @@ module {top} (
   reg [PORTS-1:0] failed;
   wire [PORTS-1:0] finished;
   assign irq = interrupt && irq_enable;
+  assign monitor_started = 0, monitor_done = 0;
   assign s_axi_bresp = 0, s_axi_rresp = 0;
   assign s_axi_awready = s_axi_awvalid && s_axi_wvalid && !s_axi_bvalid, s_axi_wready = s_axi_awready;
   assign s_axi_arready = !s_axi_rvalid;
