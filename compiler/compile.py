@@ -94,15 +94,18 @@ def _result_layout(
 
 
 def _assign_tables(instructions: list[Instruction], order: list[int]) -> None:
-    """Keep the two most recently used activation tables of each engine loaded; load the others when they are needed."""
-    banks: dict[Engine, OrderedDict[int, int]] = {engine: OrderedDict() for engine in Engine}
+    """Keep the two most recently used activation tables of each engine loaded; load the others when they are needed.
+
+    Layers whose tables have equal contents share them.
+    """
+    banks: dict[Engine, OrderedDict[bytes, int]] = {engine: OrderedDict() for engine in Engine}
     for index in order:
         instruction = instructions[index]
         parameters = instruction.parameters
         if parameters is None or parameters.requant.table is None:
             continue
         held = banks[instruction.engine]
-        identity = id(parameters.requant.table)
+        identity = parameters.requant.table.numpy().tobytes()
         load = identity not in held
         if load:
             bank = len(held) if len(held) < TABLE_BANKS else held.popitem(last=False)[1]

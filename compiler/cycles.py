@@ -8,6 +8,7 @@ from hw.control.descriptors import Engine, record_words, words_for
 
 __all__ = ["Timing", "timing"]
 
+ISSUE = 6  #: cycles between two instructions of the matmul engine
 MIN_REVISIT = 3  #: cycles between two additions to the same accumulator
 LANE_LATENCY = 3  #: of the dot products
 WRITE_LATENCY = 8  #: cycles from the last data of a burst to its response, assumed of the external memory
@@ -33,7 +34,7 @@ def _matmul(f: dict, config: AcceleratorConfig) -> Timing:
     tile_words = 0 if f.get("from_state") else config.tile_words
     rest = (f["in_blocks"] - 1) * max(words, MIN_REVISIT, tile_words)
     subblocks = config.out_lanes // config.requant_channels
-    busy = 0
+    busy = ISSUE
     for tile in range(f["out_tiles"]):
         divisors = f.get("from_state") and tile == 0
         front = max(words, MIN_REVISIT, tile_words + (0 if divisors else records)) + rest
@@ -56,7 +57,7 @@ def _depthwise(f: dict, config: AcceleratorConfig) -> Timing:
         + passes * words_for(DW_TAPS * config.in_lanes * config.dw_weight_bits, config.bus_bits)
     )
     busy = max(f["blocks"] * max(compute, drain), f["blocks"] * parameters + 3)
-    return Timing(busy, busy + (config.subblocks - 1) * words * chunks + 28)
+    return Timing(busy, busy + parameters + (config.subblocks - 1) * words * chunks + 28)
 
 
 def _attention(f: dict, config: AcceleratorConfig) -> Timing:

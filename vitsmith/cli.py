@@ -147,6 +147,20 @@ def compile_command(bundle: BundleOption = DEFAULT_BUNDLE, json: JsonOption = Fa
 
 
 @app.command()
+def synthesize(
+    bundle: BundleOption = DEFAULT_BUNDLE,
+    target: Annotated[str, typer.Option(help="FPGA family: ecp5, xcup (UltraScale+), xc7, gowin.")] = "ecp5",
+    json: JsonOption = False,
+) -> None:
+    """Synthesize the accelerator with Yosys (minutes): checks of all nets, and a table of resources."""
+    from vitsmith.stages import synthesize_stage
+
+    with console.progress_bar("synthesize"):
+        document = synthesize_stage(Bundle(bundle), target)
+    _show("resources", document, json)
+
+
+@app.command()
 def estimate(bundle: BundleOption = DEFAULT_BUNDLE, json: JsonOption = False) -> None:
     """Predict the cycles of a frame, whole and per layer."""
     from vitsmith.stages import estimate_stage

@@ -9,6 +9,7 @@ import torch
 
 from compiler.compile import compile_network
 from hw.config import AcceleratorConfig
+from hw.synthesis import synthesize
 from hw.verilog import generate_verilog, interface_description
 from quant.data import load_dataset
 from quant.evaluate import compare
@@ -28,6 +29,7 @@ __all__ = [
     "generate_stage",
     "quantize_stage",
     "simulate_stage",
+    "synthesize_stage",
 ]
 
 #: told how much of the work is done, 0..1, and what is going on
@@ -158,6 +160,15 @@ def compile_stage(bundle: Bundle) -> dict[str, object]:
                 "layers": list(program.layers),
             }
     bundle.write_document("compile", document)
+    return document
+
+
+def synthesize_stage(bundle: Bundle, target: str) -> dict[str, object]:
+    """Resources of the generated accelerator on an FPGA family, by open synthesis."""
+    bundle.load_verilog()
+    resources = synthesize(bundle.verilog_file, target, bundle.path / "synthesis")
+    document = {"target": target, **resources.kinds, "cells": resources.cells}
+    bundle.write_document(f"synthesize-{target}", document)
     return document
 
 
