@@ -303,7 +303,7 @@ class Unroller(wiring.Component):
         address = Signal(16)
         kernel_row = Signal(range(KERNEL_ROWS))
         group = Signal(8)
-        block = Signal(range(config.stem_blocks))
+        block = Signal(range(max(config.stem_blocks, 2)))
 
         written = Signal()
         last_block = block == config.stem_blocks - 1

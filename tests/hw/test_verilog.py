@@ -13,7 +13,7 @@ from hw.config import AcceleratorConfig
 from hw.verilog import TOP, generate_verilog, interface_description
 
 CONFIG = AcceleratorConfig(
-    name="tiny", pixels=3, in_lanes=4, out_lanes=2, dw_pixels=2, requant_channels=2, act_bits=4, weight_bits=4,
+    name="tiny", pixels=1, in_lanes=4, out_lanes=2, dw_pixels=1, requant_channels=2, act_bits=4, weight_bits=4,
     bus_bits=64, bus_ports=2, stream_bits=128, acc_depth=8, weight_buffer_words=16, parameter_buffer_words=16,
     pad_words=(64, 64, 32, 32), state_tiles=2, table_index_bits=4, divisor_mantissa_bits=0,
 )  # fmt: skip
@@ -52,7 +52,7 @@ def test_header_and_ports(text):
 
 
 def test_no_vectors_without_bits(text):
-    """Amaranth allows them; in Verilog, they would have two bits."""
+    """Amaranth has them; in Verilog, they would have two bits."""
     assert "[-1:0]" not in text
 
 
