@@ -56,9 +56,8 @@ def test_small_networks(size: int, seed: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [64, 96, 160])
 def test_every_configuration(config: AcceleratorConfig, size: int, tmp_path: Path) -> None:
     """B0 with random weights on configurations that differ in every parameter, under random memory stalls."""
-    if size > 96:  # the scratchpads of the short configurations are made for smaller images
-        config = config.replace(pad_words=(4096, 4096, 4096, 4096))
-    config = config.replace(acc_depth=max(config.acc_depth, 128 if config.pixels == 1 else 64))
+    # The memories of the small configurations are made for smaller images.
+    config = config.replace(pad_words=(4096,) * 4, acc_depth=128 if config.pixels == 1 else 64)
     network, images = tiny_network(size, seed=size, name="b0", **quantizer_settings(config))
     check(config, network, images[:1], MemoryModel(latency=40, stall=0.1, seed=size), tmp_path)
 
