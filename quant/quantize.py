@@ -261,7 +261,7 @@ class _Quantizer:
         # Pre-activations beyond the range of the output would only be clamped.
         largest = float((form.scale * ((1 << form.bits) - 1 - form.zero)).max())
         high = min(float(linear.maximum.max()), _inverse_hardswish(largest))
-        table = hardswish_table(float(linear.minimum.min()), high, self.config.table_index_bits)
+        table = hardswish_table(high, self.config.table_index_bits)
         multiplier, shift = signed_fixed_point(unit / table.index_scale)
         multiplier2, shift2 = shared_fixed_point(table.value_scale / form.scale)
         # The scale is whatever the integers make it, so rounding the multiplier costs nothing.

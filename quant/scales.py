@@ -5,6 +5,7 @@ This is where float ends: everything returned for the network is integer, and no
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -163,17 +164,15 @@ class ActivationTable:
     value_scale: float
 
 
-def hardswish_table(low: float, high: float, index_bits: int) -> ActivationTable:
-    """Table of x * min(max(x + 3, 0), 6) / 6 for pre-activations from `low` to `high`, widened to contain 0.
+def hardswish_table(high: float, index_bits: int) -> ActivationTable:
+    """Table of x * min(max(x + 3, 0), 6) / 6 for pre-activations from -3, below which it is 0, to `high` at least.
 
-    Below -3 the function is 0, so lower ends are cut there. Indices outside the table mean its first or last entry.
+    Indices outside the table mean its first or last entry. The step is a power of two, so that few different tables
+    exist and layers share them: the hardware need not load one for every layer.
     """
     size = 1 << index_bits
-    low, high = min(max(low, -3.0), 0.0), max(high, 0.0)
-    if high - low < 1e-6:
-        high = low + 1e-6
-    index_scale = (high - low) / (size - 1)
-    index_zero = round(-low / index_scale)
+    index_scale = 2.0 ** math.ceil(math.log2((max(high, 0.0) + 3.0) / (size - 1)))
+    index_zero = round(3.0 / index_scale)
     values = F.hardswish((torch.arange(size, dtype=torch.float64) - index_zero) * index_scale)
     largest = (1 << (numerics.OPERAND_BITS - 1)) - 1
     value_scale = max(float(values.abs().max()), 1e-9) / largest
