@@ -198,6 +198,13 @@ def simulate(
             waveform=waveform,
             progress=progress,
         )
+    if not json:
+        rows = [
+            (x["node"], ", ".join(x["engines"]), x["end"], x["predicted_end"], x["engine_cycles"], x["utilisation"])
+            for x in document["layers"]
+        ]
+        header = ("layer", "engines", "end", "end, predicted", "engine cycles", "utilisation")
+        console.print_table("layers of the first frame", header, rows)
     _show("simulation", document, json)
     if document["rtl_mismatches"] or document["stray_writes"]:
         console.errors.print(f"[red]the RTL differs from the integer network:[/red] {document['first_mismatch']}")

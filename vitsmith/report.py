@@ -32,7 +32,7 @@ def report_stage(bundle: Bundle) -> dict[str, object]:
     for document in stages.values():
         report |= {key: value for key, value in document.items() if key not in ("layers", "frames")}
     report["predicted_cycles"] = stages["compile"]["predicted_cycles"]
-    page = _page(report, stages["compile"]["layers"], stages["simulate"]["frames"])
+    page = _page(report, stages["simulate"]["layers"], stages["simulate"]["frames"])
     write_if_changed(bundle.path / "report.html", page)
     bundle.write_document("report", report)
     return report
@@ -46,7 +46,8 @@ def _page(report: dict[str, object], layers: Sequence[dict], frames: Sequence[di
     )
     layer_rows = "".join(
         f"<tr><td>{html.escape(x['node'])}</td><td>{', '.join(x['engines'])}</td><td>{x['macs']:,}</td>"
-        f"<td>{x['start']:,}</td><td>{x['end']:,}</td></tr>"
+        f"<td>{x['start']:,}</td><td>{x['end']:,}</td><td>{x['predicted_end']:,}</td>"
+        f"<td>{x['engine_cycles']:,}</td><td>{x['predicted_engine_cycles']:,}</td><td>{x['utilisation']:.1%}</td></tr>"
         for x in layers
     )
     title = html.escape(f"{report['model']} at {report['size']} pixels on configuration {report['config']}")
@@ -57,9 +58,10 @@ td,th{{border-bottom:1px solid #ddd;padding:.2em .8em;text-align:left}}img{{max-
 <table>{rows}</table>
 <h2>Engines during a frame (measured, mean of {len(frames)} frames)</h2>
 <img alt="busy and stalled cycles of every engine" src="data:image/png;base64,{_engine_picture(frames)}">
-<h2>Layers on the engines (predicted)</h2>
+<h2>Layers on the engines (measured, first frame)</h2>
 <img alt="when each layer runs" src="data:image/png;base64,{_timeline_picture(layers)}">
-<table><tr><th>layer</th><th>engines</th><th>MACs</th><th>start</th><th>end</th></tr>{layer_rows}</table></html>
+<table><tr><th>layer</th><th>engines</th><th>MACs</th><th>start</th><th>end</th><th>end, predicted</th>
+<th>engine cycles</th><th>predicted</th><th>utilisation</th></tr>{layer_rows}</table></html>
 """
 
 

@@ -20,6 +20,7 @@ from quant.models.random_weights import random_model
 from quant.quantize import QuantizerConfig, quantize
 from sim.compare import Boundary, compare_frame, first_mismatch
 from sim.runner import MemoryModel, SimulationResult, simulate
+from sim.timeline import layer_times
 from vitsmith.bundle import Bundle, BundleError, write_if_changed
 
 __all__ = [
@@ -274,5 +275,6 @@ def simulate_images(
         "simulation_cycles_per_second": result.cycles_per_second,
         "memory": asdict(memory),
         "frames": [asdict(frame) for frame in result.frames],
+        "layers": [asdict(layer) for layer in layer_times(config, program, result.timelines[0])],
         "waveform": str(wave) if wave else None,
     }, result
