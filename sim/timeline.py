@@ -1,4 +1,4 @@
-"""What a frame's timeline says about each layer: when it ran, how long its engines were its own, how well they worked."""
+"""What a timeline says about each layer: when it ran, how long it held its engines, how well they worked."""
 
 from dataclasses import dataclass
 
