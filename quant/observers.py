@@ -97,6 +97,13 @@ class Histogram(Extremes):
         edge = (below < share).sum(1) + 1
         return torch.clamp(self._low + self._width * edge / self.bins, self.minimum, self.maximum)
 
+    def error(self, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
+        """(C,) mean squared error of codes with these scales and zero-points, each (C,); float64."""
+        scale, zero = scale.float()[:, None], zero.float()[:, None]
+        codes = torch.round(self.centres / scale).clamp_(min=-zero).clamp_(max=(1 << bits) - 1 - zero)
+        squares = codes.mul_(scale).sub_(self.centres).square_().mul_(self.counts)
+        return squares.sum(1).double() / self.counts.sum(1)
+
 
 def affine_range(histogram: Histogram, bits: int, observer: str) -> tuple[Tensor, Tensor]:
     """Range (low, high), each (C,) and low <= 0 <= high, for unsigned codes of `bits` bits with a zero-point."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from quant import numerics
 from quant.data import normalise
+from quant.equalize import Reader, equalized_format
 from quant.graph import INPUT, FloatAttention, FloatConv, FloatGraph, FloatLayerNorm, FloatNode, FloatPool
 from quant.integer_network import AveragePool, Conv, Input, IntegerNetwork, LayerNorm, LinearAttention, Node, Requant
 from quant.models.efficientvit import EfficientViT
@@ -34,8 +35,6 @@ from quant.scales import (
 
 __all__ = ["QuantizationError", "QuantizerConfig", "calibrate", "quantize"]
 
-#: channels with small ranges get scales down to this part of the largest one: multipliers keep 10 significant bits
-LEAST_CHANNEL_SCALE = 1 / 64
 #: the largest calibrated class score takes this part of the 16-bit range
 SCORE_SHARE = 0.5
 #: guard bits of a residual sum, where the 24-bit stage has room for them
@@ -65,7 +64,9 @@ class QuantizerConfig:
     table_index_bits: int = 10  #: index bits of the activation tables
     observer: str = "mse"  #: rule that turns watched values into ranges; see `quant.observers`
     per_channel_depthwise_input: bool = True  #: a scale and zero-point per channel where only depthwise filters read
+    per_channel_pointwise_input: bool = True  #: a scale per channel where pointwise filters or residual sums read
     batch_size: int = 32  #: calibration images at a time
+    correction_images: int = 32  #: calibration images whose mean errors are taken out of the biases; 0: none
 
     def __post_init__(self) -> None:
         ranges = {
@@ -75,6 +76,7 @@ class QuantizerConfig:
             "divisor_mantissa_bits": (0, 10),
             "table_index_bits": (4, 12),
             "batch_size": (1, 4096),
+            "correction_images": (0, 4096),
         }
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
@@ -115,10 +117,14 @@ def quantize(
     graph = FloatGraph.from_model(model)
     observers = calibrate(graph, images, mean, std, config, progress)
     quantizer = _Quantizer(graph, observers, config, images.shape[1], mean, std)
-    for index, node in enumerate(graph.nodes):
+    # Spread over the set, in case it is sorted by class.
+    count = max(config.correction_images, 1)
+    some = images[:: max(len(images) // count, 1)][:count]
+    quantizer.start(some)
+    for index, (node, tensors) in enumerate(graph.run(normalise(some, mean, std))):
         if progress:
             progress(0.8 + 0.2 * index / len(graph.nodes), f"quantizing {node.name}")
-        quantizer.add(node)
+        quantizer.add(node, tensors)
     info = {
         "quantizer": asdict(config),
         "calibration_images": len(images),
@@ -161,9 +167,7 @@ def calibrate(
             for kind, values in tensors.items():
                 # Only the extremes of a sum's parts and of pre-activations matter; the rest needs distributions.
                 observer = observers.setdefault((node.name, kind), Extremes() if kind == "linear" else Histogram())
-                per_channel = kind in ("state", "sums") or (
-                    kind == "output" and config.per_channel_depthwise_input and _only_depthwise_reads(graph, node)
-                )
+                per_channel = kind in ("state", "sums") or (kind == "output" and _is_per_channel(graph, node, config))
                 channels_first = values.transpose(0, 1).flatten(1) if per_channel else values.reshape(1, -1)
                 try:
                     observer.update(channels_first)
@@ -172,12 +176,14 @@ def calibrate(
     return observers
 
 
-def _only_depthwise_reads(graph: FloatGraph, node: FloatNode) -> bool:
-    """Whether every reader is a depthwise filter: then each channel may have its own scale and zero-point."""
+def _is_per_channel(graph: FloatGraph, node: FloatNode, config: QuantizerConfig) -> bool:
+    """Whether each channel of a node's output gets a scale of its own: see `quant.equalize`."""
     readers = graph.readers[node.name]
-    return bool(readers) and all(
-        isinstance(reader, FloatConv) and reader.is_depthwise and reader.inputs[0] == node.name for reader in readers
-    )
+    if isinstance(node, FloatPool) or not readers or not all(isinstance(reader, FloatConv) for reader in readers):
+        return False
+    if all(reader.is_depthwise and reader.inputs[0] == node.name for reader in readers):
+        return config.per_channel_depthwise_input
+    return config.per_channel_pointwise_input
 
 
 class _Quantizer:
@@ -202,9 +208,17 @@ class _Quantizer:
         self.input_offset = (step * zero + middle - mean255) / std255
         self.formats = {INPUT: AffineFormat(step / std255, zero, config.act_bits)}
         self.nodes: list[Node] = [Input(name=INPUT, channels=3, size=size, bits=config.act_bits)]
+        #: real value of one accumulator unit of the convolutions
+        self.units: dict[str, Tensor] = {}
+        #: codes of the correction images, of tensors that are still to be read
+        self.codes: dict[str, Tensor] = {}
 
-    def add(self, node: FloatNode) -> None:
-        """Append the integer node of a float one."""
+    def start(self, images: np.ndarray) -> None:
+        """Take the correction images (N, size, size, 3) uint8."""
+        self.codes[INPUT] = self.nodes[0].run(torch.from_numpy(images).permute(0, 3, 1, 2))
+
+    def add(self, node: FloatNode, tensors: dict[str, Tensor]) -> None:
+        """Append the integer node of a float one, given the float tensors of the correction images."""
         makers = {
             FloatConv: self._conv,
             FloatAttention: self._attention,
@@ -212,9 +226,24 @@ class _Quantizer:
             FloatLayerNorm: self._layer_norm,
         }
         try:
-            self.nodes.append(makers[type(node)](node))
+            made = makers[type(node)](node)
         except ValueError as error:
             raise QuantizationError(f"{node.name}: {error}") from error
+        if isinstance(made, Conv) and self.config.correction_images:
+            made = self._corrected(made, tensors)
+        self.nodes.append(made)
+        self.codes[made.name] = made.run(*(self.codes[name] for name in made.inputs))
+
+    def _corrected(self, node: Conv, tensors: dict[str, Tensor]) -> Conv:
+        """Shift the biases by the mean error that the codes so far cause (bias correction, Nagel et al., ICCV 2019)."""
+        source, *residual = (self.codes[name] for name in node.inputs)
+        wanted = tensors["linear"]
+        if residual:
+            # What the sum lacks, so that errors do not pile up along the residual path.
+            wanted = tensors["output"] - self.formats[node.inputs[1]].dequantize(residual[0])
+        found = (node.accumulate(source) + node.requant.bias.reshape(1, -1, 1, 1)).double().mean((0, 2, 3))
+        error = torch.round(wanted.double().mean((0, 2, 3)) / self.units[node.name] - found).long()
+        return replace(node, requant=replace(node.requant, bias=node.requant.bias + error))
 
     # -- convolutions --
 
@@ -223,18 +252,17 @@ class _Quantizer:
         weight, bias = node.weight.double(), node.bias.double()
         if node.inputs[0] == INPUT:
             bias = bias + (weight * self.input_offset[:, None, None]).sum((1, 2, 3))
-        scale = source.scale
-        if len(scale) > 1 and not node.is_depthwise:
-            # One accumulator adds all input channels, so their scales move into the weights.
-            weight, scale = weight * scale[:, None, None], torch.ones(1, dtype=torch.float64)
-        codes, weight_scale = quantize_weight(
-            weight, self.config.weight_bits, least_scale=bias.abs() / (scale * BIAS_LIMIT)
-        )
-        unit = weight_scale * scale  # (O,) real value of one accumulator unit
-        channels = weight.shape[1] * node.groups
-        zeros = source.zero.expand(channels)
-        zero_rows = zeros.reshape(node.groups, -1).repeat_interleave(len(weight) // node.groups, 0)
-        folded = (codes.long() * zero_rows[:, :, None, None]).sum((1, 2, 3))
+        zeros = source.zero.expand(weight.shape[1] * node.groups)
+
+        def of_inputs(values: Tensor) -> Tensor:
+            """Values of the input channels that each filter reads: (C,) to (O, C/groups, 1, 1)."""
+            return values.reshape(node.groups, -1).repeat_interleave(len(weight) // node.groups, 0)[:, :, None, None]
+
+        # Scales of input channels move into the weights; the codes then count in units of the filter's own scale.
+        weight = weight * of_inputs(source.scale.expand(len(zeros)))
+        codes, unit = quantize_weight(weight, self.config.weight_bits, least_scale=bias.abs() / BIAS_LIMIT)
+        self.units[node.name] = unit
+        folded = (codes.long() * of_inputs(zeros)).sum((1, 2, 3))
         return Conv(
             name=node.name,
             inputs=node.inputs,
@@ -282,29 +310,30 @@ class _Quantizer:
     def _residual_requant(self, node: FloatConv, unit: Tensor, bias: Tensor) -> Requant:
         form, residual = self._output_format(node), self.formats[node.inputs[1]]
         linear = self.observers[node.name, "linear"]
-        reach = max(float(linear.maximum.max()), -float(linear.minimum.min()), float(form.scale))
-        ratio = float(residual.scale / form.scale)
+        smallest = float(form.scale.min())
+        reach = max(float(linear.maximum.max()), -float(linear.minimum.min()), smallest) / smallest
+        ratio = residual.scale / form.scale
         # The stage may reach a quarter of its range, the multiplier must fit.
         guard = min(
             GUARD_BITS,
-            numerics.STAGE_BITS - 3 - math.ceil(math.log2(reach / float(form.scale))),
-            numerics.MULTIPLIER2_BITS - 1 - math.floor(math.log2(ratio)),
+            numerics.STAGE_BITS - 3 - math.ceil(math.log2(reach)),
+            numerics.MULTIPLIER2_BITS - 1 - math.floor(math.log2(float(ratio.max()))),
         )
         guard = max(guard, 0)
         multiplier, shift = fixed_point(unit / form.scale * 2**guard)
-        multiplier2 = round(ratio * 2**guard)
-        if multiplier2 >= 1 << numerics.MULTIPLIER2_BITS:
-            raise ValueError(f"the residual's scale is {ratio:g} times that of the sum")
+        multiplier2 = torch.round(ratio * 2**guard).long()
+        if int(multiplier2.max()) >= 1 << numerics.MULTIPLIER2_BITS:
+            raise ValueError(f"the residual's scale is {float(ratio.max()):g} times that of the sum")
         return self._requant(
             node,
             form,
             bias=bias,
             multiplier=multiplier,
             shift=shift,
-            multiplier2=torch.tensor([multiplier2]),
+            multiplier2=multiplier2,
             shift2=guard,
             operand=Operand.RESIDUAL,
-            residual_zero=int(residual.zero),
+            residual_zero=int(residual.zero[0]),
         )
 
     # -- everything else --
@@ -325,19 +354,19 @@ class _Quantizer:
 
         # The quotient of integers N / D stands for N / D * state_scale / sum_scale. It gets `fraction` bits such that
         # what the output can hold fits in 16 bits.
-        largest = float(form.scale) * max(int(form.zero), (1 << form.bits) - 1 - int(form.zero)) + float(form.scale)
-        reach = largest * sum_scale / state_scale
+        heads, out = len(state_scale), form.expand(len(state_scale) * node.head_dim)
+        largest = out.scale * (torch.maximum(out.zero, (1 << form.bits) - 1 - out.zero) + 1)
+        reach = largest.reshape(heads, -1).amax(1) * sum_scale / state_scale
         fraction = torch.floor(torch.log2(((1 << (numerics.OPERAND_BITS - 1)) - 1) / reach)).long().clamp(-16, 14)
-        factor = torch.ldexp(state_scale / (sum_scale * form.scale), -fraction)
+        factor = torch.ldexp(state_scale / sum_scale, -fraction).repeat_interleave(node.head_dim) / out.scale
         multiplier2, shift2 = shared_fixed_point(factor)
-        heads_to_channels = node.head_dim
         requant = self._requant(
             node,
             form,
-            bias=torch.zeros(len(factor) * heads_to_channels, dtype=torch.int64),
+            bias=torch.zeros(len(factor), dtype=torch.int64),
             multiplier=torch.zeros(1, dtype=torch.int64),
-            shift=(numerics.RECIPROCAL_BITS - fraction).repeat_interleave(heads_to_channels),
-            multiplier2=multiplier2.repeat_interleave(heads_to_channels),
+            shift=(numerics.RECIPROCAL_BITS - fraction).repeat_interleave(node.head_dim),
+            multiplier2=multiplier2,
             shift2=shift2,
             operand=Operand.STAGE,
         )
@@ -397,10 +426,19 @@ class _Quantizer:
     # -- formats and records --
 
     def _output_format(self, node: FloatNode) -> AffineFormat:
-        low, high = affine_range(self.observers[node.name, "output"], self.config.act_bits, self.config.observer)
-        low, high = low.double(), high.double()
-        high = torch.maximum(high, low + (high - low).max() * LEAST_CHANNEL_SCALE)
-        return AffineFormat.from_range(low, high, self.config.act_bits)
+        config, histogram = self.config, self.observers[node.name, "output"]
+        if not _is_per_channel(self.graph, node, config):
+            return AffineFormat.from_range(*affine_range(histogram, config.act_bits, config.observer), config.act_bits)
+        readers = self.graph.readers[node.name]
+        return equalized_format(
+            histogram,
+            [_noise_reader(reader, node.name, len(histogram.counts)) for reader in readers],
+            act_bits=config.act_bits,
+            weight_bits=config.weight_bits,
+            observer=config.observer,
+            # The residual operand has one zero-point.
+            shared_zero=any(reader.inputs[0] != node.name for reader in readers),
+        )
 
     def _scores_format(self, node: FloatNode) -> AffineFormat:
         observer = self.observers[node.name, "output"]
@@ -437,6 +475,22 @@ class _Quantizer:
             signed=form.signed,
             **settings,
         )
+
+
+def _noise_reader(node: FloatConv, name: str, channels: int) -> Reader:
+    """How a convolution takes up noise in the tensor `name` of so many channels."""
+    if node.inputs[0] != name:
+        return Reader(torch.ones(channels, dtype=torch.float64))  # a residual sum passes it on
+    weight = node.weight.double()
+    if node.is_depthwise:
+        return Reader(weight.square().sum((1, 2, 3)))
+    # Grouped filters as full ones with zeros.
+    outputs, per_group, kernel, _ = weight.shape
+    full = torch.zeros(node.groups, outputs // node.groups, node.groups, per_group, kernel * kernel).double()
+    for group in range(node.groups):
+        full[group, :, group] = weight.flatten(2).reshape(node.groups, -1, per_group, kernel * kernel)[group]
+    full = full.reshape(outputs, channels, kernel * kernel)
+    return Reader(full.square().sum((0, 2)), full.sum(2) if kernel == 1 else None)
 
 
 def _inverse_hardswish(y: float) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 
 from quant.data.noise import noise_images
@@ -24,6 +26,7 @@ CONFIGS = {
 }
 
 
+@lru_cache(maxsize=32)
 def tiny_network(
     size: int = 32,
     act_bits: int = 8,
@@ -35,7 +38,8 @@ def tiny_network(
 ) -> tuple[IntegerNetwork, torch.Tensor]:
     """A quantized network with random weights, and images (images, size, size, 3) uint8 for it.
 
-    `name` is a key of `CONFIGS`; `settings` are further fields of `QuantizerConfig`.
+    `name` is a key of `CONFIGS`; `settings` are further fields of `QuantizerConfig`. Callers share the result of equal
+    calls and must not change it.
     """
     model = random_model(CONFIGS[name], size, MEAN, STD, seed)
     config = QuantizerConfig(act_bits=act_bits, weight_bits=weight_bits, **settings)
