@@ -22,6 +22,9 @@ demo: $(READY)
 	$(BIN)/vitsmith doctor
 	$(BIN)/vitsmith demo
 
+# two test processes share two cores: threads of PyTorch's own would wait for each other
+test test-all: export OMP_NUM_THREADS = 1
+
 test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
