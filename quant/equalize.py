@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from quant.observers import Histogram, affine_range
+from quant.observers import Histogram, affine_range, code_error
 from quant.scales import AffineFormat, quantize_weight
 
 __all__ = ["Reader", "equalized_format"]
@@ -57,10 +57,11 @@ def equalized_format(
     histogram : of all C channels.
     """
     low, high = (end.double() for end in affine_range(histogram, act_bits, observer))
-    power = (histogram.centres.double().square() * histogram.counts).sum(1) / histogram.counts.sum(1)
+    values, shares = histogram.centres, (histogram.counts / histogram.counts.sum(1, keepdim=True)).float()
+    power = (values.square() * shares).sum(1).double()
     best, least = None, torch.inf
     for form in _candidates(low, high, act_bits, shared_zero, SHRINKS if observer == "mse" else SHRINKS[:1]):
-        noise = histogram.error(form.scale, form.zero, act_bits)
+        noise = code_error(values, shares, form.scale.float(), form.zero.float(), act_bits).double()
         total = sum(_relative_noise(reader, noise, power, form.scale, weight_bits) for reader in readers)
         if total < least:
             best, least = form, total

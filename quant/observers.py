@@ -12,7 +12,7 @@ from torch import Tensor
 
 from quant import numerics
 
-__all__ = ["OBSERVERS", "Extremes", "Histogram", "affine_range", "symmetric_limit"]
+__all__ = ["OBSERVERS", "Extremes", "Histogram", "affine_range", "code_error", "symmetric_limit"]
 
 OBSERVERS = ("minmax", "percentile", "mse")
 BINS = 2048
@@ -97,13 +97,6 @@ class Histogram(Extremes):
         edge = (below < share).sum(1) + 1
         return torch.clamp(self._low + self._width * edge / self.bins, self.minimum, self.maximum)
 
-    def error(self, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
-        """(C,) mean squared error of codes with these scales and zero-points, each (C,); float64."""
-        scale, zero = scale.float()[:, None], zero.float()[:, None]
-        codes = torch.round(self.centres / scale).clamp_(min=-zero).clamp_(max=(1 << bits) - 1 - zero)
-        squares = codes.mul_(scale).sub_(self.centres).square_().mul_(self.counts)
-        return squares.sum(1).double() / self.counts.sum(1)
-
 
 def affine_range(histogram: Histogram, bits: int, observer: str) -> tuple[Tensor, Tensor]:
     """Range (low, high), each (C,) and low <= 0 <= high, for unsigned codes of `bits` bits with a zero-point."""
@@ -128,12 +121,19 @@ def symmetric_limit(histogram: Histogram, bits: int, observer: str) -> Tensor:
     return limit
 
 
-def _affine_error(values: Tensor, counts: Tensor, low: Tensor, high: Tensor, bits: int) -> Tensor:
-    levels = (1 << bits) - 1
-    scale = ((high - low) / levels).clamp(min=1e-30)[:, None]
-    zero = torch.round(-low[:, None] / scale)
-    codes = torch.round(values / scale).clamp_(min=-zero).clamp_(max=levels - zero)
+def code_error(values: Tensor, counts: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
+    """(C,) sum of `counts` times the squared errors of `values`, both (C, n) float32, in unsigned codes.
+
+    `scale` and `zero` are (C,) float32.
+    """
+    scale, zero = scale[:, None], zero[:, None]
+    codes = torch.round(values / scale).clamp_(min=-zero).clamp_(max=(1 << bits) - 1 - zero)
     return codes.mul_(scale).sub_(values).square_().mul_(counts).sum(1)
+
+
+def _affine_error(values: Tensor, counts: Tensor, low: Tensor, high: Tensor, bits: int) -> Tensor:
+    scale = ((high - low) / ((1 << bits) - 1)).clamp(min=1e-30)
+    return code_error(values, counts, scale, torch.round(-low / scale), bits)
 
 
 def _symmetric_error(values: Tensor, counts: Tensor, low: Tensor, high: Tensor, levels: int) -> Tensor:

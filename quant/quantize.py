@@ -233,6 +233,9 @@ class _Quantizer:
             made = self._corrected(made, tensors)
         self.nodes.append(made)
         self.codes[made.name] = made.run(*(self.codes[name] for name in made.inputs))
+        for name in made.inputs:
+            if self.graph.readers[name][-1] is node:
+                del self.codes[name]
 
     def _corrected(self, node: Conv, tensors: dict[str, Tensor]) -> Conv:
         """Shift the biases by the mean error that the codes so far cause (bias correction, Nagel et al., ICCV 2019)."""
@@ -242,7 +245,9 @@ class _Quantizer:
             # What the sum lacks, so that errors do not pile up along the residual path.
             wanted = tensors["output"] - self.formats[node.inputs[1]].dequantize(residual[0])
         found = (node.accumulate(source) + node.requant.bias.reshape(1, -1, 1, 1)).double().mean((0, 2, 3))
-        error = torch.round(wanted.double().mean((0, 2, 3)) / self.units[node.name] - found).long()
+        error = torch.round(wanted.double().mean((0, 2, 3)) / self.units[node.name] - found)
+        # A filter of zeros has too small a unit to correct anything.
+        error = error.clamp(-BIAS_LIMIT, BIAS_LIMIT).long()
         return replace(node, requant=replace(node.requant, bias=node.requant.bias + error))
 
     # -- convolutions --

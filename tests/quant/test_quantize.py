@@ -143,8 +143,10 @@ def test_other_shapes(name, size):
     assert network.run(images).shape == (4, CONFIGS[name].num_classes)
 
 
-@pytest.mark.parametrize("observer", ["minmax", "percentile", "mse"])
-@pytest.mark.parametrize("depthwise, pointwise", [(False, False), (True, False), (False, True), (True, True)])
+@pytest.mark.parametrize(
+    "observer, depthwise, pointwise",
+    [("minmax", True, True), ("percentile", False, False), ("mse", False, True), ("mse", True, False)],
+)
 def test_scales_per_channel_where_allowed(observer, depthwise, pointwise):
     network, images = tiny_network(
         observer=observer, per_channel_depthwise_input=depthwise, per_channel_pointwise_input=pointwise
@@ -192,7 +194,7 @@ def test_more_bits_are_better(model):
         signal_to_noise(
             model, quantize(model, images, MEAN, STD, QuantizerConfig(act_bits=bits, weight_bits=bits)), images
         )
-        for bits in (2, 4, 6, 8)
+        for bits in (3, 5, 8)
     ]
     for name in ("stem.conv", "stages.1.0.point"):
         values = [ratio[name] for ratio in ratios]
