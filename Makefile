@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test test-all lint clean
+.PHONY: setup demo b1 test test-all lint clean
 
 setup: $(READY)
 
@@ -29,6 +29,13 @@ test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+# EfficientViT-B1 at 224 pixels with random weights: one whole frame in RTL, every layer boundary compared
+b1: $(READY)
+	$(BIN)/vitsmith quantize random:b1 --size 224 --images 16 --bundle build/b1
+	$(BIN)/vitsmith generate --bundle build/b1
+	$(BIN)/vitsmith compile --bundle build/b1
+	$(BIN)/vitsmith simulate --frames 1 --boundaries 1 --stall 0 --bundle build/b1
 
 test-all: $(READY)
 	$(BIN)/python -m pytest -n 2
