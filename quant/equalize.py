@@ -3,7 +3,9 @@
 Where every reader is a convolution, each channel may have a scale of its own. Depthwise filters absorb it for nothing
 (Trio-ViT's channel-wise migration is a restricted form of this). Pointwise filters absorb it in their weights, whose
 quantization then suffers if scales differ a lot: between one scale for all channels and one scale for each lies an
-optimum, found here by adding up both kinds of noise. A residual sum absorbs it in its second multiplier.
+optimum, found here by adding up both kinds of noise. A residual sum absorbs it in its second multiplier. Linear
+attention absorbs the scales of v in its output's multipliers, and those of q and k cancel as long as, within a head,
+the product of the two scales is the same for all channels.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from torch import Tensor
 from quant.observers import Histogram, affine_range, code_error
 from quant.scales import AffineFormat, quantize_weight
 
-__all__ = ["Reader", "equalized_format"]
+__all__ = ["Reader", "attention_format", "equalized_format"]
 
 #: channels with small ranges get scales down to this part of the largest one: multipliers keep 10 significant bits
 LEAST_CHANNEL_SCALE = 1 / 64
@@ -68,21 +70,61 @@ def equalized_format(
     return best
 
 
+def attention_format(
+    histogram: Histogram, head_dim: int, *, bits: int, observer: str, attention_only: bool
+) -> AffineFormat:
+    """Choose a scale per channel and one zero-point for a tensor of [q k v] heads.
+
+    Parameters
+    ----------
+    histogram : of all 3 * heads * head_dim channels.
+    attention_only : nothing but the attention reads the tensor, so that negative q and k do not matter.
+    """
+    levels = (1 << bits) - 1
+    low, high = (end.double() for end in affine_range(histogram, bits, observer))
+    values, shares = histogram.centres, (histogram.counts / histogram.counts.sum(1, keepdim=True)).float()
+    if attention_only:
+        is_value = (torch.arange(len(low)) // head_dim) % 3 == 2
+        low = torch.where(is_value, low, 0.0)
+        values = torch.where(is_value[:, None], values, values.clamp(min=0.0))
+    power = (values.square() * shares).sum(1).double().reshape(-1, head_dim).sum(1)
+    best, least = None, torch.inf
+    for zero in _shared_zeros(low, high, levels):
+        scale = _coupled(_needed_scale(low, high, zero, levels).reshape(-1, 3, head_dim)).flatten()
+        form = AffineFormat(scale, zero.expand(len(scale)), bits)
+        noise = code_error(values, shares, scale.float(), form.zero.float(), bits).double().reshape(-1, head_dim).sum(1)
+        total = float((noise / power.clamp(min=1e-30)).sum())
+        if total < least:
+            best, least = form, total
+    return best
+
+
+def _coupled(need: Tensor) -> Tensor:
+    """Scales (heads, 3, d) no less than needed, with q's times k's the same for all channels of a head."""
+    product = need[:, 0] * need[:, 1]
+    slack = (product.amax(1, keepdim=True) / product).sqrt()
+    return torch.stack((need[:, 0] * slack, need[:, 1] * slack, need[:, 2]), 1)
+
+
 def _candidates(low: Tensor, high: Tensor, bits: int, shared_zero: bool, shrinks: Sequence[float]):
     levels = (1 << bits) - 1
     own = _own_zeros(low, high, levels) if not shared_zero else None
     zeros = [own] if own is not None else _shared_zeros(low, high, levels)
     for zero in zeros:
-        # The least scale with which a channel's range fits around its zero-point.
-        need = torch.maximum(-low / zero.clamp(min=1), high / (levels - zero).clamp(min=1))
-        # A tensor that is always zero may have any scale.
-        common = float(need.max()) or 1.0
-        need = need.clamp(min=common * LEAST_CHANNEL_SCALE)
+        need = _needed_scale(low, high, zero, levels)
+        common = float(need.max())
         for exponent in EXPONENTS:
             for shrink in shrinks if exponent < 1.0 else (1.0,):
                 scale = need**exponent * (shrink * common) ** (1.0 - exponent)
                 fitted = zero if shared_zero else torch.round(-low / scale).long().clamp(0, levels)
                 yield AffineFormat(scale, fitted.expand(len(scale)), bits)
+
+
+def _needed_scale(low: Tensor, high: Tensor, zero: Tensor, levels: int) -> Tensor:
+    """The least scale with which each channel's range fits around its zero-point."""
+    need = torch.maximum(-low / zero.clamp(min=1), high / (levels - zero).clamp(min=1))
+    # A tensor that is always zero may have any scale.
+    return need.clamp(min=(float(need.max()) or 1.0) * LEAST_CHANNEL_SCALE)
 
 
 def _own_zeros(low: Tensor, high: Tensor, levels: int) -> Tensor:

@@ -65,8 +65,7 @@ class FloatConv(FloatNode):
 
 @dataclass(frozen=True, kw_only=True)
 class FloatAttention(FloatNode):
-    """Linear attention on qkv tensors. Inner tensors: "state" (N, heads, d, d) and "sums" (N, heads, d), of all heads
-    of all inputs."""
+    """Linear attention on qkv tensors."""
 
     head_dim: int
     epsilon: float
@@ -78,7 +77,7 @@ class FloatAttention(FloatNode):
         q, k = q.relu(), k.relu()
         state, sums = k @ v.transpose(-1, -2), k.sum(-1)
         quotient = (state.transpose(-1, -2) @ q) / (sums.unsqueeze(-2) @ q + self.epsilon)
-        return {"state": state, "sums": sums, "output": quotient.reshape(n, -1, h, w)}
+        return {"output": quotient.reshape(n, -1, h, w)}
 
 
 @dataclass(frozen=True, kw_only=True)

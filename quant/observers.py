@@ -10,9 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from quant import numerics
-
-__all__ = ["OBSERVERS", "Extremes", "Histogram", "affine_range", "code_error", "symmetric_limit"]
+__all__ = ["OBSERVERS", "Extremes", "Histogram", "affine_range", "code_error"]
 
 OBSERVERS = ("minmax", "percentile", "mse")
 BINS = 2048
@@ -105,20 +103,8 @@ def affine_range(histogram: Histogram, bits: int, observer: str) -> tuple[Tensor
         low = torch.minimum(histogram.quantile(PERCENTILE_TAIL), low.new_zeros(()))
         high = torch.maximum(histogram.quantile(1.0 - PERCENTILE_TAIL), high.new_zeros(()))
     if observer == "mse":
-        low, high = _search(histogram, low, high, lambda *arguments: _affine_error(*arguments, bits))
+        low, high = _search(histogram, low, high, bits)
     return low, high
-
-
-def symmetric_limit(histogram: Histogram, bits: int, observer: str) -> Tensor:
-    """Limit (C,) >= 0 for signed, symmetric and narrow codes of `bits` bits: codes cover [-limit, limit]."""
-    limit = torch.maximum(histogram.maximum, -histogram.minimum)
-    if observer == "percentile":
-        tails = histogram.quantile(1.0 - PERCENTILE_TAIL), -histogram.quantile(PERCENTILE_TAIL)
-        limit = torch.maximum(*tails).clamp(min=0.0)
-    if observer == "mse":
-        levels = numerics.weight_range(bits)[1]
-        _, limit = _search(histogram, -limit, limit, lambda *arguments: _symmetric_error(*arguments, levels))
-    return limit
 
 
 def code_error(values: Tensor, counts: Tensor, scale: Tensor, zero: Tensor, bits: int) -> Tensor:
@@ -136,25 +122,19 @@ def _affine_error(values: Tensor, counts: Tensor, low: Tensor, high: Tensor, bit
     return code_error(values, counts, scale, torch.round(-low / scale), bits)
 
 
-def _symmetric_error(values: Tensor, counts: Tensor, low: Tensor, high: Tensor, levels: int) -> Tensor:
-    scale = (high / levels).clamp(min=1e-30)[:, None]
-    codes = torch.round(values / scale).clamp_(-levels, levels)
-    return codes.mul_(scale).sub_(values).square_().mul_(counts).sum(1)
-
-
-def _search(histogram: Histogram, low: Tensor, high: Tensor, error) -> tuple[Tensor, Tensor]:
+def _search(histogram: Histogram, low: Tensor, high: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     """Least error over ranges inside [low, high]: shrink both ends together, then each alone."""
     values, counts = histogram.centres, histogram.counts.float()
     parts = []
     for start in range(0, len(values), CHUNK):
         rows = slice(start, start + CHUNK)
-        parts.append(_search_chunk(values[rows], counts[rows], low[rows], high[rows], error))
+        parts.append(_search_chunk(values[rows], counts[rows], low[rows], high[rows], bits))
     return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
 
 
-def _search_chunk(values: Tensor, counts: Tensor, low: Tensor, high: Tensor, error) -> tuple[Tensor, Tensor]:
+def _search_chunk(values: Tensor, counts: Tensor, low: Tensor, high: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     best_low, best_high = low, high
-    best = error(values, counts, low, high)
+    best = _affine_error(values, counts, low, high, bits)
     for ends, steps in (((1, 1), 40), ((0, 1), 20), ((1, 0), 20)):
         centre_low, centre_high = best_low, best_high
         # Together the ends may shrink to a twentieth; alone they move by up to a half.
@@ -163,7 +143,7 @@ def _search_chunk(values: Tensor, counts: Tensor, low: Tensor, high: Tensor, err
             factor = floor + (1.0 - floor) * step / steps
             trial_low = centre_low * (factor if ends[0] else 1.0)
             trial_high = centre_high * (factor if ends[1] else 1.0)
-            trial = error(values, counts, trial_low, trial_high)
+            trial = _affine_error(values, counts, trial_low, trial_high, bits)
             better = trial < best
             best = torch.where(better, trial, best)
             best_low = torch.where(better, trial_low, best_low)

@@ -16,13 +16,14 @@ import torch
 from torch import Tensor
 
 from quant import numerics
+from quant.attention import state_units
 from quant.data import normalise
-from quant.equalize import Reader, equalized_format
+from quant.equalize import Reader, attention_format, equalized_format
 from quant.graph import INPUT, FloatAttention, FloatConv, FloatGraph, FloatLayerNorm, FloatNode, FloatPool
 from quant.integer_network import AveragePool, Conv, Input, IntegerNetwork, LayerNorm, LinearAttention, Node, Requant
 from quant.models.efficientvit import EfficientViT
 from quant.numerics import Operand
-from quant.observers import OBSERVERS, Extremes, Histogram, affine_range, symmetric_limit
+from quant.observers import OBSERVERS, Extremes, Histogram, affine_range
 from quant.scales import (
     BIAS_LIMIT,
     AffineFormat,
@@ -39,6 +40,10 @@ __all__ = ["QuantizationError", "QuantizerConfig", "calibrate", "quantize"]
 SCORE_SHARE = 0.5
 #: guard bits of a residual sum, where the 24-bit stage has room for them
 GUARD_BITS = 12
+#: images whose codes are followed through the integer network while it is made
+SAMPLE_IMAGES = 64
+#: of them at a time, which bounds the memory that integer operations take
+SAMPLE_BATCH = 16
 #: epsilon of LayerNorm in integers stays below this
 EPSILON_LIMIT = 1 << 40
 
@@ -65,8 +70,9 @@ class QuantizerConfig:
     observer: str = "mse"  #: rule that turns watched values into ranges; see `quant.observers`
     per_channel_depthwise_input: bool = True  #: a scale and zero-point per channel where only depthwise filters read
     per_channel_pointwise_input: bool = True  #: a scale per channel where pointwise filters or residual sums read
+    per_channel_attention_input: bool = True  #: a scale per channel of q, k, and v
     batch_size: int = 32  #: calibration images at a time
-    correction_images: int = 32  #: calibration images whose mean errors are taken out of the biases; 0: none
+    bias_correction: bool = True  #: take the mean errors that codes cause out of the biases
 
     def __post_init__(self) -> None:
         ranges = {
@@ -76,7 +82,6 @@ class QuantizerConfig:
             "divisor_mantissa_bits": (0, 10),
             "table_index_bits": (4, 12),
             "batch_size": (1, 4096),
-            "correction_images": (0, 4096),
         }
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
@@ -118,8 +123,7 @@ def quantize(
     observers = calibrate(graph, images, mean, std, config, progress)
     quantizer = _Quantizer(graph, observers, config, images.shape[1], mean, std)
     # Spread over the set, in case it is sorted by class.
-    count = max(config.correction_images, 1)
-    some = images[:: max(len(images) // count, 1)][:count]
+    some = images[:: max(len(images) // SAMPLE_IMAGES, 1)][:SAMPLE_IMAGES]
     quantizer.start(some)
     for index, (node, tensors) in enumerate(graph.run(normalise(some, mean, std))):
         if progress:
@@ -167,7 +171,7 @@ def calibrate(
             for kind, values in tensors.items():
                 # Only the extremes of a sum's parts and of pre-activations matter; the rest needs distributions.
                 observer = observers.setdefault((node.name, kind), Extremes() if kind == "linear" else Histogram())
-                per_channel = kind in ("state", "sums") or (kind == "output" and _is_per_channel(graph, node, config))
+                per_channel = kind == "output" and _is_per_channel(graph, node, config)
                 channels_first = values.transpose(0, 1).flatten(1) if per_channel else values.reshape(1, -1)
                 try:
                     observer.update(channels_first)
@@ -179,6 +183,8 @@ def calibrate(
 def _is_per_channel(graph: FloatGraph, node: FloatNode, config: QuantizerConfig) -> bool:
     """Whether each channel of a node's output gets a scale of its own: see `quant.equalize`."""
     readers = graph.readers[node.name]
+    if any(isinstance(reader, FloatAttention) for reader in readers):
+        return config.per_channel_attention_input
     if isinstance(node, FloatPool) or not readers or not all(isinstance(reader, FloatConv) for reader in readers):
         return False
     if all(reader.is_depthwise and reader.inputs[0] == node.name for reader in readers):
@@ -210,15 +216,15 @@ class _Quantizer:
         self.nodes: list[Node] = [Input(name=INPUT, channels=3, size=size, bits=config.act_bits)]
         #: real value of one accumulator unit of the convolutions
         self.units: dict[str, Tensor] = {}
-        #: codes of the correction images, of tensors that are still to be read
+        #: codes (N, C, H, W) of the sample images, of tensors that are still to be read
         self.codes: dict[str, Tensor] = {}
 
     def start(self, images: np.ndarray) -> None:
-        """Take the correction images (N, size, size, 3) uint8."""
+        """Take the sample images (N, size, size, 3) uint8."""
         self.codes[INPUT] = self.nodes[0].run(torch.from_numpy(images).permute(0, 3, 1, 2))
 
     def add(self, node: FloatNode, tensors: dict[str, Tensor]) -> None:
-        """Append the integer node of a float one, given the float tensors of the correction images."""
+        """Append the integer node of a float one, given the float tensors of the sample images."""
         makers = {
             FloatConv: self._conv,
             FloatAttention: self._attention,
@@ -229,22 +235,26 @@ class _Quantizer:
             made = makers[type(node)](node)
         except ValueError as error:
             raise QuantizationError(f"{node.name}: {error}") from error
-        if isinstance(made, Conv) and self.config.correction_images:
-            made = self._corrected(made, tensors)
+        sources = [self.codes[name] for name in made.inputs]
+        if isinstance(made, Conv) and self.config.bias_correction:
+            made = self._corrected(made, sources, tensors)
         self.nodes.append(made)
-        self.codes[made.name] = made.run(*(self.codes[name] for name in made.inputs))
+        batches = zip(*(source.split(SAMPLE_BATCH) for source in sources))
+        codes = torch.cat([made.run(*batch) for batch in batches])
+        self.codes[made.name] = codes if node is self.graph.nodes[-1] else codes.to(torch.uint8)
         for name in made.inputs:
             if self.graph.readers[name][-1] is node:
                 del self.codes[name]
 
-    def _corrected(self, node: Conv, tensors: dict[str, Tensor]) -> Conv:
+    def _corrected(self, node: Conv, sources: Sequence[Tensor], tensors: dict[str, Tensor]) -> Conv:
         """Shift the biases by the mean error that the codes so far cause (bias correction, Nagel et al., ICCV 2019)."""
-        source, *residual = (self.codes[name] for name in node.inputs)
+        source, *residual = sources
         wanted = tensors["linear"]
         if residual:
             # What the sum lacks, so that errors do not pile up along the residual path.
             wanted = tensors["output"] - self.formats[node.inputs[1]].dequantize(residual[0])
-        found = (node.accumulate(source) + node.requant.bias.reshape(1, -1, 1, 1)).double().mean((0, 2, 3))
+        sums = sum(node.accumulate(batch).sum((0, 2, 3)) for batch in source.split(SAMPLE_BATCH))
+        found = sums / (wanted.numel() / len(sums)) + node.requant.bias
         error = torch.round(wanted.double().mean((0, 2, 3)) / self.units[node.name] - found)
         # A filter of zeros has too small a unit to correct anything.
         error = error.clamp(-BIAS_LIMIT, BIAS_LIMIT).long()
@@ -344,26 +354,25 @@ class _Quantizer:
     # -- everything else --
 
     def _attention(self, node: FloatAttention) -> LinearAttention:
-        bits, observer = self.config.state_bits, self.config.observer
-        form, sources = self._output_format(node), [self.formats[name] for name in node.inputs]
-        levels = numerics.weight_range(bits)[1]
-        limits = [
-            symmetric_limit(self.observers[node.name, kind], bits, observer).double() for kind in ("state", "sums")
-        ]
-        state_scale, sum_scale = (torch.where(limit > 0, limit, torch.ones_like(limit)) / levels for limit in limits)
-        source_scale = torch.cat([source.scale for source in sources]).repeat_interleave(
-            len(state_scale) // len(sources)
+        sources = [self.formats[name] for name in node.inputs]
+        codes = [self.codes[name].int() - int(source.zero[0]) for name, source in zip(node.inputs, sources)]
+        scales = torch.cat([source.scale.expand(len(codes[0][0])) for source in sources])
+        value_scale = scales.reshape(-1, 3, node.head_dim)[:, 2].flatten()
+        state_unit, sum_unit = state_units(
+            torch.cat(codes, 1), node.head_dim, value_scale, bits=self.config.state_bits, observer=self.config.observer
         )
-        state_multiplier, state_shift = fixed_point(source_scale**2 / state_scale)
-        sum_multiplier, sum_shift = fixed_point(source_scale / sum_scale)
+        state_multiplier, state_shift = fixed_point(1.0 / state_unit)
+        sum_multiplier, sum_shift = fixed_point(1.0 / sum_unit)
 
-        # The quotient of integers N / D stands for N / D * state_scale / sum_scale. It gets `fraction` bits such that
-        # what the output can hold fits in 16 bits.
-        heads, out = len(state_scale), form.expand(len(state_scale) * node.head_dim)
-        largest = out.scale * (torch.maximum(out.zero, (1 << form.bits) - 1 - out.zero) + 1)
-        reach = largest.reshape(heads, -1).amax(1) * sum_scale / state_scale
+        # The quotient of integers N / D stands for N / D * state_unit / sum_unit * (scale of v): the scales of q and k
+        # cancel. It gets `fraction` bits such that what the output can hold fits in 16 bits.
+        form = self._output_format(node)
+        out = form.expand(len(value_scale))
+        largest = out.scale * (torch.maximum(out.zero, (1 << form.bits) - 1 - out.zero) + 1) / value_scale
+        reach = largest.reshape(len(state_unit), -1).amax(1) * sum_unit / state_unit
         fraction = torch.floor(torch.log2(((1 << (numerics.OPERAND_BITS - 1)) - 1) / reach)).long().clamp(-16, 14)
-        factor = torch.ldexp(state_scale / sum_scale, -fraction).repeat_interleave(node.head_dim) / out.scale
+        unit = torch.ldexp(state_unit / sum_unit, -fraction).repeat_interleave(node.head_dim)
+        factor = unit * value_scale / out.scale
         multiplier2, shift2 = shared_fixed_point(factor)
         requant = self._requant(
             node,
@@ -379,13 +388,13 @@ class _Quantizer:
             name=node.name,
             inputs=node.inputs,
             head_dim=node.head_dim,
-            input_zero=tuple(int(source.zero) for source in sources),
+            input_zero=tuple(int(source.zero[0]) for source in sources),
             state_multiplier=state_multiplier,
             state_shift=state_shift,
             sum_multiplier=sum_multiplier,
             sum_shift=sum_shift,
             requant=requant,
-            state_bits=bits,
+            state_bits=self.config.state_bits,
             mantissa_bits=self.config.divisor_mantissa_bits,
         )
 
@@ -435,6 +444,15 @@ class _Quantizer:
         if not _is_per_channel(self.graph, node, config):
             return AffineFormat.from_range(*affine_range(histogram, config.act_bits, config.observer), config.act_bits)
         readers = self.graph.readers[node.name]
+        attention = [reader for reader in readers if isinstance(reader, FloatAttention)]
+        if attention:
+            return attention_format(
+                histogram,
+                attention[0].head_dim,
+                bits=config.act_bits,
+                observer=config.observer,
+                attention_only=len(readers) == 1,
+            )
         return equalized_format(
             histogram,
             [_noise_reader(reader, node.name, len(histogram.counts)) for reader in readers],

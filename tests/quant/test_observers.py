@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from quant.observers import OBSERVERS, Extremes, Histogram, affine_range, symmetric_limit
+from quant.observers import OBSERVERS, Extremes, Histogram, affine_range
 from quant.scales import AffineFormat
 
 
@@ -83,7 +83,6 @@ def test_minmax_covers_everything():
     values = normal(0, 4, 1000)
     low, high = affine_range(watched(values), 8, "minmax")
     assert torch.equal(low, values.amin(1)) and torch.equal(high, values.amax(1))
-    assert torch.equal(symmetric_limit(watched(values), 8, "minmax"), values.abs().amax(1))
 
 
 def test_percentile_clips_outliers():
@@ -91,7 +90,6 @@ def test_percentile_clips_outliers():
     values[0, :5] = 1000.0
     low, high = affine_range(watched(values), 8, "percentile")
     assert -5 < float(low) < -3 and 3 < float(high) < 5
-    assert 3 < float(symmetric_limit(watched(values), 8, "percentile")) < 5
 
 
 @pytest.mark.parametrize("bits", range(2, 9))
@@ -104,20 +102,6 @@ def test_mse_is_no_worse_than_any_other_range(bits):
     assert (error <= 1.02 * error_of(values, *affine_range(histogram, bits, "percentile"), bits)).all()
     for shrink in torch.linspace(0.1, 1.0, 19):
         assert (error <= 1.05 * error_of(values, values.amin(1), shrink * values.amax(1), bits)).all()
-
-
-@pytest.mark.parametrize("bits", [2, 4, 8])
-def test_symmetric_mse(bits):
-    values = torch.stack([normal(0, 20000), normal(1, 20000) ** 3])
-    limit = symmetric_limit(watched(values), bits, "mse")
-    levels = 2 ** (bits - 1) - 1
-
-    def error(limit: torch.Tensor) -> torch.Tensor:
-        scale = (limit / levels)[:, None]
-        return ((values / scale).round().clamp(-levels, levels) * scale - values).square().mean(1)
-
-    for shrink in torch.linspace(0.05, 1.0, 20):
-        assert (error(limit) <= 1.05 * error(shrink * values.abs().amax(1))).all()
 
 
 def test_per_tensor_is_one_channel():
