@@ -12,12 +12,21 @@ from hw.verilog import TOP
 
 __all__ = ["RUN_YOSYS", "TARGETS", "Resources", "SynthesisError", "synthesize"]
 
-#: Yosys command of each target
+
+def _xilinx(family: str) -> str:
+    """`synth_xilinx` with abc instead of abc9, which fails on this design (a name clash when it reintegrates)."""
+    return (
+        f"synth_xilinx -family {family} -top {{top}} -run begin:map_luts; abc -luts 2:2,3,6:5,10,20; clean; "
+        "techmap -map +/xilinx/lut_map.v -map +/xilinx/cells_map.v -D LUT_WIDTH=6; xilinx_dffopt; clean"
+    )
+
+
+#: Yosys commands of each target
 TARGETS = {
-    "ecp5": "synth_ecp5",
-    "xcup": "synth_xilinx -family xcup",
-    "xc7": "synth_xilinx -family xc7",
-    "gowin": "synth_gowin",
+    "ecp5": "synth_ecp5 -top {top}",
+    "xcup": _xilinx("xcup"),
+    "xc7": _xilinx("xc7"),
+    "gowin": "synth_gowin -top {top}",
 }
 
 #: kinds of resources, as patterns of cell names of all targets; what matches none is not counted
@@ -63,7 +72,8 @@ def synthesize(verilog: Path, target: str, work_dir: Path, *, top: str = TOP) ->
         "proc",
         "select -assert-none t:$dlatch t:$adlatch t:$dlatchsr",
         "check -assert",
-        f"{TARGETS[target]} -top {top}",
+        TARGETS[target].format(top=top),
+        "flatten",  # so that the cells of every instance are counted
         f"tee -q -o {report} stat -json",
     ]
     command = [sys.executable, "-c", RUN_YOSYS, "-q", "-p", "; ".join(script)]
