@@ -5,6 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+# PyTorch's threads sleep, rather than spin, while they wait for each other: on a busy machine, spinning starves them
+export OMP_WAIT_POLICY = passive
+
 .PHONY: setup demo b1 test test-all lint clean
 
 setup: $(READY)
