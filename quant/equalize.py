@@ -10,7 +10,7 @@ the product of the two scales is the same for all channels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -61,8 +61,11 @@ def equalized_format(
     low, high = (end.double() for end in affine_range(histogram, act_bits, observer))
     values, shares = histogram.centres, (histogram.counts / histogram.counts.sum(1, keepdim=True)).float()
     power = (values.square() * shares).sum(1).double()
+    # Where scales are absorbed exactly, nothing speaks against each channel having its own.
+    exponents = EXPONENTS if any(reader.weight is not None for reader in readers) else EXPONENTS[-1:]
+    shrinks = SHRINKS if observer == "mse" else SHRINKS[:1]
     best, least = None, torch.inf
-    for form in _candidates(low, high, act_bits, shared_zero, SHRINKS if observer == "mse" else SHRINKS[:1]):
+    for form in _candidates(low, high, act_bits, shared_zero, exponents, shrinks):
         noise = code_error(values, shares, form.scale.float(), form.zero.float(), act_bits).double()
         total = sum(_relative_noise(reader, noise, power, form.scale, weight_bits) for reader in readers)
         if total < least:
@@ -106,30 +109,28 @@ def _coupled(need: Tensor) -> Tensor:
     return torch.stack((need[:, 0] * slack, need[:, 1] * slack, need[:, 2]), 1)
 
 
-def _candidates(low: Tensor, high: Tensor, bits: int, shared_zero: bool, shrinks: Sequence[float]):
+def _candidates(
+    low: Tensor, high: Tensor, bits: int, shared_zero: bool, exponents: Sequence[float], shrinks: Sequence[float]
+) -> Iterator[AffineFormat]:
     levels = (1 << bits) - 1
-    own = _own_zeros(low, high, levels) if not shared_zero else None
-    zeros = [own] if own is not None else _shared_zeros(low, high, levels)
-    for zero in zeros:
-        need = _needed_scale(low, high, zero, levels)
+    for zero in _shared_zeros(low, high, levels) if shared_zero else [None]:
+        need = _floored((high - low) / levels) if zero is None else _needed_scale(low, high, zero, levels)
         common = float(need.max())
-        for exponent in EXPONENTS:
+        for exponent in exponents:
             for shrink in shrinks if exponent < 1.0 else (1.0,):
                 scale = need**exponent * (shrink * common) ** (1.0 - exponent)
-                fitted = zero if shared_zero else torch.round(-low / scale).long().clamp(0, levels)
+                fitted = torch.round(-low / scale).long().clamp(0, levels) if zero is None else zero
                 yield AffineFormat(scale, fitted.expand(len(scale)), bits)
 
 
 def _needed_scale(low: Tensor, high: Tensor, zero: Tensor, levels: int) -> Tensor:
-    """The least scale with which each channel's range fits around its zero-point."""
-    need = torch.maximum(-low / zero.clamp(min=1), high / (levels - zero).clamp(min=1))
+    """The least scale with which each channel's range fits around a zero-point."""
+    return _floored(torch.maximum(-low / zero.clamp(min=1), high / (levels - zero).clamp(min=1)))
+
+
+def _floored(scale: Tensor) -> Tensor:
     # A tensor that is always zero may have any scale.
-    return need.clamp(min=(float(need.max()) or 1.0) * LEAST_CHANNEL_SCALE)
-
-
-def _own_zeros(low: Tensor, high: Tensor, levels: int) -> Tensor:
-    width = torch.where(high > low, high - low, torch.ones_like(low))
-    return torch.round(-low * levels / width).long().clamp(0, levels)
+    return scale.clamp(min=(float(scale.max()) or 1.0) * LEAST_CHANNEL_SCALE)
 
 
 def _shared_zeros(low: Tensor, high: Tensor, levels: int) -> list[Tensor]:
