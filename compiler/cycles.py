@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 
 from compiler.instructions import Instruction
+from hw.arithmetic.accumulators import Accumulators
+from hw.arithmetic.dot_product import DotProduct
 from hw.config import DW_TAPS, KERNEL_ROWS, AcceleratorConfig
 from hw.control.descriptors import Engine, record_words, words_for
 
 __all__ = ["Timing", "timing"]
 
 ISSUE = 6  #: cycles between two instructions of the matmul engine
-MIN_REVISIT = 3  #: cycles between two additions to the same accumulator
-LANE_LATENCY = 3  #: of the dot products
 WRITE_LATENCY = 8  #: cycles from the last data of a burst to its response, assumed of the external memory
 
 
@@ -32,16 +32,16 @@ def _matmul(f: dict, config: AcceleratorConfig) -> Timing:
     beat = config.slices if f["requant"].get("wide") else 1
     records = record_words(config.out_lanes, config.stream_bits)
     tile_words = 0 if f.get("from_state") else config.tile_words
-    rest = (f["in_blocks"] - 1) * max(words, MIN_REVISIT, tile_words)
+    rest = (f["in_blocks"] - 1) * max(words, Accumulators.MIN_REVISIT, tile_words)
     subblocks = config.out_lanes // config.requant_channels
     busy = ISSUE
     for tile in range(f["out_tiles"]):
         divisors = f.get("from_state") and tile == 0
-        front = max(words, MIN_REVISIT, tile_words + (0 if divisors else records)) + rest
+        front = max(words, Accumulators.MIN_REVISIT, tile_words + (0 if divisors else records)) + rest
         left = f["out_subblocks"] - (tile - bool(f.get("from_state"))) * subblocks
         drain = words if divisors else min(left, subblocks) * max(words * beat, 2)
         busy += max(front, drain)
-    return Timing(busy, busy + drain + LANE_LATENCY + 21 + beat)
+    return Timing(busy, busy + drain + DotProduct.latency_of(config.in_lanes) + 21 + beat)
 
 
 def _depthwise(f: dict, config: AcceleratorConfig) -> Timing:
@@ -49,7 +49,7 @@ def _depthwise(f: dict, config: AcceleratorConfig) -> Timing:
     chunks = -(-config.pixels // config.dw_pixels)
     words = f["rows"] * f["groups_per_row"]
     passes = kernel * -(-kernel // DW_TAPS)
-    compute = passes * max(words * max(chunks, stride), MIN_REVISIT)
+    compute = passes * max(words * max(chunks, stride), Accumulators.MIN_REVISIT)
     drain = words * chunks * config.subblocks
     parameters = (
         record_words(config.in_lanes, config.bus_bits)

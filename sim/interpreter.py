@@ -173,7 +173,7 @@ class Interpreter:
             r["multiplier2"],
             mode["shift2"],
             table=self.tables.get((engine, mode["table_bank"])),
-            index_zero=signed(mode["index_zero"], 13),
+            index_zero=signed(mode["index_zero"], numerics.INDEX_ZERO_BITS),
             residual=residual,
             residual_zero=mode["residual_zero"],
         )

@@ -75,7 +75,7 @@ class RequantMode(data.Struct):
     wide: 1  #: 16-bit signed output, spread over `slices` words; else clamp to activations
     table_load: 1  #: a table precedes this instruction's parameters in its stream
     table_bank: 1  #: which of the two tables to load and use
-    index_zero: 13  #: two's complement
+    index_zero: numerics.INDEX_ZERO_BITS  #: two's complement
     residual_zero: 8
     shift2: numerics.SHIFT2_BITS
 
