@@ -146,6 +146,12 @@ def _attention_obstacles(
                 node.name, f"{field} is {getattr(node, name)} in the network, {getattr(config, field)} in hardware",
                 "quantize again with the accelerator's value",
             )  # fmt: skip
+    if node.divisor_multiplier is not None:
+        yield Obstacle(
+            node.name,
+            "its divisors are 8-bit codes with uniform steps, which no hardware makes",
+            'quantize with divisor = "reciprocal"; divisor_mantissa_bits = 0 gives power-of-two divisors',
+        )
     tiles = (1 + d // config.out_lanes) * (d // config.in_lanes)
     if tiles > config.state_tiles:
         yield Obstacle(

@@ -226,6 +226,7 @@ class LinearAttention(Node):
     state[k, v] = clamp(round_shift(sum_t k*v * state_multiplier, state_shift)), likewise the row sums of k (their code
     is never negative); numerators q.state and divisor q.sums are exact; the quotient is numerator times the normalised
     reciprocal of the divisor, then `requant` (operand STAGE) over the output channels.
+    With a `divisor_multiplier`, the divisor is replaced by its 8-bit code, see `numerics.uniform_divisor`.
     Output: (N, len(inputs)*heads*d, H, W), heads of the first input first.
     """
 
@@ -238,15 +239,18 @@ class LinearAttention(Node):
     requant: Requant
     state_bits: int = 8
     mantissa_bits: int = 8
+    divisor_multiplier: Tensor | None = None  #: int64 (len(inputs)*heads,), below 2**16
+    divisor_shift: Tensor | None = None
 
     def __post_init__(self) -> None:
         _check_number("head_dim", self.head_dim, 1, 65535)
         _check_number("state_bits", self.state_bits, 2, 8)
         _check_number("mantissa_bits", self.mantissa_bits, 0, 10)
         heads = self.requant.channels // self.head_dim
-        for name in ("state_multiplier", "sum_multiplier"):
+        uniform = ("divisor",) if self.divisor_multiplier is not None else ()
+        for name in (f"{kind}_multiplier" for kind in ("state", "sum", *uniform)):
             _check_tensor(name, getattr(self, name), (heads,), *MULTIPLIER2_RANGE)
-        for name in ("state_shift", "sum_shift"):
+        for name in (f"{kind}_shift" for kind in ("state", "sum", *uniform)):
             _check_tensor(name, getattr(self, name), (heads,), *SHIFT_RANGE)
         for zero in self.input_zero:
             _check_number("input_zero", zero, *CODE_RANGE)
@@ -273,8 +277,11 @@ class LinearAttention(Node):
                 numerators.append(numerics.matmul(state.transpose(1, 2), q).reshape(n, d, h, w))
                 divisors.append(numerics.matmul(sums.unsqueeze(1), q).reshape(n, 1, h, w))
                 head += 1
-        acc = torch.cat(numerators, 1)
-        r, e = numerics.reciprocal(torch.cat(divisors, 1).long(), self.mantissa_bits)
+        acc, divisor = torch.cat(numerators, 1), torch.cat(divisors, 1).long()
+        if self.divisor_multiplier is not None:
+            per_head = (x.reshape(1, -1, 1, 1) for x in (self.divisor_multiplier, self.divisor_shift))
+            divisor = numerics.uniform_divisor(divisor, *per_head)
+        r, e = numerics.reciprocal(divisor, self.mantissa_bits)
         return self.requant(acc, reciprocal=(r.repeat_interleave(d, 1), e.repeat_interleave(d, 1)))
 
 

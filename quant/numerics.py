@@ -25,6 +25,7 @@ BIAS_BITS = 32  #: signed bias
 INDEX_ZERO_BITS = 13  #: signed offset of a table index
 STAGE_BITS = 24  #: signed result of the first stage, saturated
 OPERAND_BITS = 16  #: signed operand of the second-stage multiplier; also a table entry; also the width of class scores
+DIVISOR_BITS = 8  #: unsigned code of a uniformly quantized divisor
 RECIPROCAL_BITS = 15  #: fractional bits of a normalised reciprocal and of a reciprocal square root
 NORM_FRACTION_BITS = 12  #: fractional bits of a normalised LayerNorm element
 NORM_INDEX_BITS = 8  #: index bits of the reciprocal-square-root table (1 exponent parity bit, 7 mantissa bits)
@@ -138,6 +139,15 @@ def reciprocal(divisor: Tensor, mantissa_bits: int) -> tuple[Tensor, Tensor]:
     r = torch.tensor(reciprocal_table(mantissa_bits), dtype=torch.int64)[mantissa]
     zero = divisor == 0
     return torch.where(zero, 0, r), torch.where(zero, 0, exponent)
+
+
+def uniform_divisor(divisor: Tensor, multiplier: Tensor, shift: Tensor) -> Tensor:
+    """8-bit code of non-negative divisors, in Trio-ViT the row that fails (Table V, uniform 8-bit divisor).
+
+    Most divisors are small beside the largest, so they share few codes; those that become 0 make the quotient 0, where
+    the paper's float model has NaN. No hardware does this: it is here to be compared with.
+    """
+    return round_shift(divisor * multiplier, shift).clamp(*code_range(DIVISOR_BITS))
 
 
 def rsqrt_table() -> list[int]:

@@ -9,21 +9,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from quant import numerics
-from quant.attention import state_units
+from quant.attention import divisor_steps, state_units
+from quant.config import QuantizerConfig
 from quant.data import normalise
 from quant.equalize import Reader, attention_format, equalized_format
 from quant.graph import INPUT, FloatAttention, FloatConv, FloatGraph, FloatLayerNorm, FloatNode, FloatPool
 from quant.integer_network import AveragePool, Conv, Input, IntegerNetwork, LayerNorm, LinearAttention, Node, Requant
 from quant.models.efficientvit import EfficientViT
 from quant.numerics import Operand
-from quant.observers import OBSERVERS, Extremes, Histogram, affine_range
+from quant.observers import Extremes, Histogram, affine_range
 from quant.scales import (
     BIAS_LIMIT,
     AffineFormat,
@@ -33,6 +34,7 @@ from quant.scales import (
     shared_fixed_point,
     signed_fixed_point,
 )
+from quant.trio_vit import migrated_format, shifted_format
 
 __all__ = ["QuantizationError", "QuantizerConfig", "calibrate", "quantize"]
 
@@ -53,42 +55,6 @@ Progress = Callable[[float, str], None]
 
 class QuantizationError(ValueError):
     """A model or images that cannot be quantized; the message names the layer and what to do."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class QuantizerConfig:
-    """What the codes look like and how their ranges are chosen. Widths must match the accelerator's.
-
-    Raises ValueError for values out of range.
-    """
-
-    weight_bits: int = 8
-    act_bits: int = 8
-    state_bits: int = 8  #: of the linear-attention state and row sums
-    divisor_mantissa_bits: int = 8  #: index bits of the reciprocal table; 0 is a power-of-two divisor
-    table_index_bits: int = 10  #: index bits of the activation tables
-    observer: str = "mse"  #: rule that turns watched values into ranges; see `quant.observers`
-    per_channel_depthwise_input: bool = True  #: a scale and zero-point per channel where only depthwise filters read
-    per_channel_pointwise_input: bool = True  #: a scale per channel where pointwise filters or residual sums read
-    per_channel_attention_input: bool = True  #: a scale per channel of q, k, and v
-    batch_size: int = 32  #: calibration images at a time
-    bias_correction: bool = True  #: take the mean errors that codes cause out of the biases
-
-    def __post_init__(self) -> None:
-        ranges = {
-            "weight_bits": (2, 8),
-            "act_bits": (2, 8),
-            "state_bits": (2, 8),
-            "divisor_mantissa_bits": (0, 10),
-            "table_index_bits": (4, 12),
-            "batch_size": (1, 4096),
-        }
-        for name, (low, high) in ranges.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-                raise ValueError(f"{name} = {value!r} is not an integer from {low} to {high}")
-        if self.observer not in OBSERVERS:
-            raise ValueError(f"observer = {self.observer!r} is not one of {', '.join(OBSERVERS)}")
 
 
 def quantize(
@@ -171,7 +137,7 @@ def calibrate(
             for kind, values in tensors.items():
                 # Only the extremes of a sum's parts and of pre-activations matter; the rest needs distributions.
                 observer = observers.setdefault((node.name, kind), Extremes() if kind == "linear" else Histogram())
-                per_channel = kind == "output" and _is_per_channel(graph, node, config)
+                per_channel = kind == "output" and _map_format(graph, node, config) != "tensor"
                 channels_first = values.transpose(0, 1).flatten(1) if per_channel else values.reshape(1, -1)
                 try:
                     observer.update(channels_first)
@@ -180,16 +146,18 @@ def calibrate(
     return observers
 
 
-def _is_per_channel(graph: FloatGraph, node: FloatNode, config: QuantizerConfig) -> bool:
-    """Whether each channel of a node's output gets a scale of its own: see `quant.equalize`."""
+def _map_format(graph: FloatGraph, node: FloatNode, config: QuantizerConfig) -> str:
+    """How a node's output gets its scales: the field of the configuration that is in charge of it, or "tensor"."""
     readers = graph.readers[node.name]
     if any(isinstance(reader, FloatAttention) for reader in readers):
-        return config.per_channel_attention_input
+        return config.attention_input
     if isinstance(node, FloatPool) or not readers or not all(isinstance(reader, FloatConv) for reader in readers):
-        return False
+        return "tensor"
     if all(reader.is_depthwise and reader.inputs[0] == node.name for reader in readers):
-        return config.per_channel_depthwise_input
-    return config.per_channel_pointwise_input
+        return config.depthwise_input
+    if isinstance(node, FloatConv) and node.is_depthwise and node.activation:
+        return config.second_pointwise_input
+    return config.pointwise_input
 
 
 class _Quantizer:
@@ -354,15 +322,24 @@ class _Quantizer:
     # -- everything else --
 
     def _attention(self, node: FloatAttention) -> LinearAttention:
+        config = self.config
         sources = [self.formats[name] for name in node.inputs]
         codes = [self.codes[name].int() - int(source.zero[0]) for name, source in zip(node.inputs, sources)]
+        centred = torch.cat(codes, 1)
         scales = torch.cat([source.scale.expand(len(codes[0][0])) for source in sources])
         value_scale = scales.reshape(-1, 3, node.head_dim)[:, 2].flatten()
+        heads = len(value_scale) // node.head_dim
+        groups = heads if config.attention_state == "head" else len(sources)
         state_unit, sum_unit = state_units(
-            torch.cat(codes, 1), node.head_dim, value_scale, bits=self.config.state_bits, observer=self.config.observer
+            centred, node.head_dim, value_scale, bits=config.state_bits, observer=config.observer, groups=groups
         )
         state_multiplier, state_shift = fixed_point(1.0 / state_unit)
         sum_multiplier, sum_shift = fixed_point(1.0 / sum_unit)
+        divisor: dict[str, Tensor] = {}
+        if config.divisor == "uniform":
+            step = divisor_steps(centred, node.head_dim, sum_unit, bits=config.state_bits, groups=groups)
+            divisor["divisor_multiplier"], divisor["divisor_shift"] = fixed_point(1.0 / step)
+            sum_unit = sum_unit * step
 
         # The quotient of integers N / D stands for N / D * state_unit / sum_unit * (scale of v): the scales of q and k
         # cancel. It gets `fraction` bits such that what the output can hold fits in 16 bits.
@@ -394,8 +371,9 @@ class _Quantizer:
             sum_multiplier=sum_multiplier,
             sum_shift=sum_shift,
             requant=requant,
-            state_bits=self.config.state_bits,
-            mantissa_bits=self.config.divisor_mantissa_bits,
+            state_bits=config.state_bits,
+            mantissa_bits=config.divisor_mantissa_bits,
+            **divisor,
         )
 
     def _pool(self, node: FloatPool) -> AveragePool:
@@ -441,8 +419,12 @@ class _Quantizer:
 
     def _output_format(self, node: FloatNode) -> AffineFormat:
         config, histogram = self.config, self.observers[node.name, "output"]
-        if not _is_per_channel(self.graph, node, config):
+        kind = _map_format(self.graph, node, config)
+        if kind == "tensor":
             return AffineFormat.from_range(*affine_range(histogram, config.act_bits, config.observer), config.act_bits)
+        if kind != "channel":
+            chosen = {"migration": migrated_format, "shift": shifted_format}[kind]
+            return chosen(histogram, config.act_bits, search=config.observer == "mse")
         readers = self.graph.readers[node.name]
         attention = [reader for reader in readers if isinstance(reader, FloatAttention)]
         if attention:

@@ -24,7 +24,7 @@ def states(codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tenso
 def test_minmax_covers_the_largest_state():
     codes = heads(0)
     state, sums, _ = states(codes)
-    state_unit, sum_unit = state_units(codes, D, torch.ones(2 * D), bits=8, observer="minmax")
+    state_unit, sum_unit = state_units(codes, D, torch.ones(2 * D), bits=8, observer="minmax", groups=2)
     assert torch.allclose(state_unit * 127, state.abs().amax((0, 2, 3)))
     assert torch.allclose(sum_unit * 127, sums.amax((0, 2, 3)))
 
@@ -35,7 +35,7 @@ def test_mse_is_better_for_the_quotients():
     weight = torch.linspace(0.5, 2.0, 2 * D).double()
 
     def error(observer: str) -> torch.Tensor:
-        units = state_units(codes, D, weight, bits=8, observer=observer)
+        units = state_units(codes, D, weight, bits=8, observer=observer, groups=2)
 
         def quotient(state: torch.Tensor, sums: torch.Tensor) -> torch.Tensor:
             divisor = sums.transpose(-1, -2) @ q
@@ -55,5 +55,5 @@ def test_heads_without_keys_have_some_unit():
     codes = heads(0)
     codes.reshape(16, 2, 3, D, 9)[:, 0, 1] = -5
     for observer in ("minmax", "mse"):
-        state_unit, sum_unit = state_units(codes, D, torch.ones(2 * D), bits=4, observer=observer)
+        state_unit, sum_unit = state_units(codes, D, torch.ones(2 * D), bits=4, observer=observer, groups=2)
         assert (state_unit > 0).all() and (sum_unit > 0).all()

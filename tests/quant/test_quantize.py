@@ -144,30 +144,69 @@ def test_other_shapes(name, size):
 
 
 @pytest.mark.parametrize(
-    "observer, depthwise, pointwise, attention",
-    [("minmax", True, True, True), ("percentile", False, False, False), ("mse", False, True, False),
-     ("mse", True, False, True)],
+    "observer, depthwise, second, pointwise, attention",
+    [("minmax", "channel", "channel", "channel", "channel"), ("percentile", "tensor", "tensor", "tensor", "tensor"),
+     ("mse", "tensor", "channel", "tensor", "tensor"), ("mse", "channel", "tensor", "channel", "tensor"),
+     ("mse", "tensor", "tensor", "tensor", "channel"), ("minmax", "migration", "shift", "tensor", "tensor"),
+     ("mse", "migration", "shift", "channel", "channel")],
 )  # fmt: skip
-def test_scales_per_channel_where_allowed(observer, depthwise, pointwise, attention):
+def test_scales_where_allowed(observer, depthwise, second, pointwise, attention):
     network, images = tiny_network(
         observer=observer,
-        per_channel_depthwise_input=depthwise,
-        per_channel_pointwise_input=pointwise,
-        per_channel_attention_input=attention,
+        depthwise_input=depthwise,
+        second_pointwise_input=second,
+        pointwise_input=pointwise,
+        attention_input=attention,
     )
     formats = network.info["formats"]
     expected = {
         "stages.1.0.inverted": depthwise, "stages.4.1.local.inverted": depthwise,
-        "stem.conv": pointwise, "stem.1.depth": pointwise, "stages.3.0.point": pointwise,
+        "stem.1.depth": second, "stages.1.0.depth": second, "stages.3.1.local.depth": second,
+        "stem.conv": pointwise, "stages.3.0.point": pointwise,
         "stages.3.1.attention.depth": pointwise, "stages.3.1.attention.linear": pointwise, "head.norm": pointwise,
         "stages.3.1.attention.qkv": attention, "stages.3.1.attention.group": attention,
-        "head.conv": False, "head.pool": False, "head.fc1": False, "head.fc2": False,
+        "head.conv": "tensor", "head.pool": "tensor", "head.fc1": "tensor", "head.fc2": "tensor",
     }  # fmt: skip
-    assert {name: len(formats[name]["scale"]) > 1 for name in expected} == expected
+    assert {name: len(formats[name]["scale"]) > 1 for name in expected} == {
+        name: choice != "tensor" for name, choice in expected.items()
+    }
+    for name, choice in expected.items():
+        # The scales are rounded with the second multipliers.
+        scale = torch.tensor(formats[name]["scale"])
+        if choice == "shift":
+            assert float(scale.max() / scale.min()) < 1.001
+        if choice == "migration":
+            assert 1.1 < float(scale.max() / scale.min()) and len(set(formats[name]["zero_point"])) == 1
     # A residual operand and the input of an attention have one zero-point.
     for name in ("stem.conv", "stages.3.0.point", "stages.3.1.attention.qkv", "stages.3.1.attention.group"):
         assert len(set(formats[name]["zero_point"])) == 1
     network.run(images)
+
+
+@pytest.mark.parametrize("divisor", ["reciprocal", "uniform"])
+@pytest.mark.parametrize("attention_state", ["tensor", "head"])
+def test_scales_of_states(attention_state, divisor):
+    network, images = tiny_network(attention_state=attention_state, divisor=divisor, attention_input="tensor")
+    node = network["stages.4.1.attention.linear"]
+    for kind in ("state", "sum", "divisor"):
+        multiplier, shift = getattr(node, f"{kind}_multiplier"), getattr(node, f"{kind}_shift")
+        if kind == "divisor" and divisor == "reciprocal":
+            assert multiplier is None and shift is None
+            continue
+        real = (multiplier / 2.0**shift).reshape(2, -1)
+        assert torch.equal(real, real[:, :1].expand_as(real)) == (attention_state == "tensor")
+    network.run(images)
+
+
+def test_presets_are_the_paper_and_its_baseline():
+    plain, paper = QuantizerConfig.plain(act_bits=6), QuantizerConfig.trio_vit()
+    assert plain.depthwise_input == plain.attention_state == "tensor" and plain.act_bits == 6
+    assert (paper.depthwise_input, paper.second_pointwise_input, paper.divisor_mantissa_bits) == (
+        "migration",
+        "shift",
+        0,
+    )
+    assert QuantizerConfig.trio_vit(divisor="uniform").divisor == "uniform"
 
 
 def test_scales_of_queries_and_keys_cancel(network):
@@ -294,7 +333,7 @@ def test_layer_norm_gains_may_be_negative(model):
 @pytest.mark.parametrize(
     "change",
     [dict(weight_bits=1), dict(act_bits=9), dict(state_bits=8.0), dict(table_index_bits=13), dict(observer="best"),
-     dict(divisor_mantissa_bits=True), dict(batch_size=0)],
+     dict(divisor_mantissa_bits=True), dict(batch_size=0), dict(depthwise_input="shift"), dict(divisor="log2")],
 )  # fmt: skip
 def test_configurations_out_of_range_are_refused(change):
     with pytest.raises(ValueError, match=next(iter(change))):

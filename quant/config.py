@@ -1,0 +1,95 @@
+"""What the quantizer may do: widths, and one choice for every technique, so that each can be measured on its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from quant.observers import OBSERVERS
+
+__all__ = ["QuantizerConfig"]
+
+#: of the input of depthwise filters: one scale; Trio-ViT's channel-wise migration; a scale and zero-point per channel
+DepthwiseInput = Literal["tensor", "migration", "channel"]
+#: of the input of the pointwise filters behind a depthwise one: one scale; Trio-ViT's filter-wise shifting; a scale and
+#: zero-point per channel
+SecondPointwiseInput = Literal["tensor", "shift", "channel"]
+#: of other maps: one scale, or a scale per channel
+Scales = Literal["tensor", "channel"]
+#: of the attention's states and row sums: one scale per input tensor, or a scale per head
+StateScales = Literal["tensor", "head"]
+#: of the attention: the normalised reciprocal of the exact divisor, or that of its 8-bit code (no hardware does this)
+Divisor = Literal["reciprocal", "uniform"]
+
+_CHOICES = {
+    "observer": OBSERVERS,
+    "depthwise_input": get_args(DepthwiseInput),
+    "second_pointwise_input": get_args(SecondPointwiseInput),
+    "pointwise_input": get_args(Scales),
+    "attention_input": get_args(Scales),
+    "attention_state": get_args(StateScales),
+    "divisor": get_args(Divisor),
+}
+_RANGES = {
+    "weight_bits": (2, 8),
+    "act_bits": (2, 8),
+    "state_bits": (2, 8),
+    "divisor_mantissa_bits": (0, 10),
+    "table_index_bits": (4, 12),
+    "batch_size": (1, 4096),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizerConfig:
+    """What the codes look like and how their ranges are chosen. Widths must match the accelerator's.
+
+    The default is the best we know; `plain` and `trio_vit` are what it is compared with. Raises ValueError for values
+    out of range.
+    """
+
+    weight_bits: int = 8
+    act_bits: int = 8
+    state_bits: int = 8  #: of the linear-attention state and row sums
+    divisor_mantissa_bits: int = 8  #: index bits of the reciprocal table; 0 is Trio-ViT's power-of-two divisor
+    table_index_bits: int = 10  #: index bits of the activation tables
+    observer: str = "mse"  #: rule that turns watched values into ranges; see `quant.observers`
+    depthwise_input: DepthwiseInput = "channel"  #: maps that only depthwise filters read
+    second_pointwise_input: SecondPointwiseInput = "channel"  #: Hardswish of depthwise filters, read by pointwise ones
+    pointwise_input: Scales = "channel"  #: every other map that only filters and residual sums read
+    attention_input: Scales = "channel"  #: q, k, and v
+    attention_state: StateScales = "head"
+    divisor: Divisor = "reciprocal"
+    bias_correction: bool = True  #: take the mean errors that codes cause out of the biases
+    batch_size: int = 32  #: calibration images at a time
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+                raise ValueError(f"{name} = {value!r} is not an integer from {low} to {high}")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} = {getattr(self, name)!r} is not one of {', '.join(choices)}")
+
+    @classmethod
+    def plain(cls, **changes: object) -> QuantizerConfig:
+        """One scale per tensor, exact divisors: the baseline of Trio-ViT, Table V. `changes` are further fields."""
+        settings = {
+            "depthwise_input": "tensor",
+            "second_pointwise_input": "tensor",
+            "pointwise_input": "tensor",
+            "attention_input": "tensor",
+            "attention_state": "tensor",
+            "bias_correction": False,
+        }
+        return cls(**{**settings, **changes})
+
+    @classmethod
+    def trio_vit(cls, **changes: object) -> QuantizerConfig:
+        """Trio-ViT's recipe: migration, shifting, power-of-two divisors. `changes` are further fields.
+
+        It differs from the public code where that has faults; see docs/decisions/trio-vit-recipe.md.
+        """
+        settings = {"depthwise_input": "migration", "second_pointwise_input": "shift", "divisor_mantissa_bits": 0}
+        return cls.plain(**{**settings, **changes})
