@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from compiler.instructions import Instruction
 from hw.arithmetic.accumulators import Accumulators
-from hw.arithmetic.dot_product import DotProduct
 from hw.config import DW_TAPS, KERNEL_ROWS, AcceleratorConfig
 from hw.control.descriptors import Engine, record_words, words_for
+from hw.engines.mac_array import mac_format
 
 __all__ = ["Timing", "timing"]
 
@@ -41,7 +41,7 @@ def _matmul(f: dict, config: AcceleratorConfig) -> Timing:
         left = f["out_subblocks"] - (tile - bool(f.get("from_state"))) * subblocks
         drain = words if divisors else min(left, subblocks) * max(words * beat, 2)
         busy += max(front, drain)
-    return Timing(busy, busy + drain + DotProduct.latency_of(config.in_lanes) + 21 + beat)
+    return Timing(busy, busy + drain + mac_format(config).latency + 21 + beat)
 
 
 def _depthwise(f: dict, config: AcceleratorConfig) -> Timing:

@@ -3,11 +3,12 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass, fields, replace
+from enum import StrEnum
 from math import ceil
 
 from quant import numerics
 
-__all__ = ["CONFIGS", "AcceleratorConfig", "ConfigError"]
+__all__ = ["CONFIGS", "AcceleratorConfig", "ConfigError", "Multipliers"]
 
 PADS = 4  #: scratchpads
 DW_TAPS = 3  #: horizontal kernel taps that the depthwise engine computes per cycle and pixel
@@ -18,6 +19,14 @@ ABI_VERSION = 1  #: changes with every incompatible change of descriptors, regis
 
 class ConfigError(ValueError):
     """A configuration that cannot be built; the message names the field, its value, and the fix."""
+
+
+class Multipliers(StrEnum):
+    """How the engines multiply."""
+
+    PLAIN = "plain"  #: a multiplier per product; for FPGAs with multipliers of 18 x 18 bits
+    PACKED = "packed"  #: a multiplier for two products that share a factor; for multipliers of 27 x 18 bits
+    DSP48E2 = "dsp48e2"  #: packed, as instances of UltraScale+ blocks that hold the product's register too
 
 
 def _is_power_of_two(x: int) -> bool:
@@ -58,8 +67,13 @@ class AcceleratorConfig:
     parameter_buffer_words: int = 512  #: words of `bus_bits` prefetched for each small engine
     state_tiles: int = 16  #: Ti x To tiles of attention states that are held at once
     queue_depth: int = 4  #: instructions waiting at each engine
+    multiplier: Multipliers = Multipliers.PACKED  #: the same results in every style
 
     def __post_init__(self) -> None:
+        try:
+            object.__setattr__(self, "multiplier", Multipliers(self.multiplier))
+        except ValueError as error:
+            raise ConfigError(f"multiplier = {self.multiplier!r} is not one of {', '.join(Multipliers)}") from error
         self._check_ranges()
         self._check_relations()
 
@@ -122,6 +136,11 @@ class AcceleratorConfig:
         return self.pixels * self.in_lanes * self.out_lanes
 
     @property
+    def dw_channels(self) -> int:
+        """Channels per cycle of the depthwise engine: those of one scratchpad word."""
+        return self.in_lanes
+
+    @property
     def subblocks(self) -> int:
         """Requantizer channel groups in one scratchpad word."""
         return self.in_lanes // self.requant_channels
@@ -162,9 +181,9 @@ class AcceleratorConfig:
 
     @property
     def hash(self) -> int:
-        """64-bit identity of everything that a program depends on; the name does not count."""
+        """64-bit identity of everything that a program depends on; name and multiplier style do not count."""
         document = asdict(self) | {"abi": ABI_VERSION}
-        del document["name"]
+        del document["name"], document["multiplier"]
         return int.from_bytes(hashlib.sha256(json.dumps(document, sort_keys=True).encode()).digest()[:8], "little")
 
     def replace(self, **changes: object) -> "AcceleratorConfig":
@@ -201,6 +220,7 @@ CONFIGS = {
         AcceleratorConfig(
             name="nano", pixels=2, in_lanes=8, out_lanes=8, dw_pixels=1, requant_channels=4, bus_bits=64, bus_ports=1,
             stream_bits=64, acc_depth=64, weight_buffer_words=512, pad_words=(4096, 4096, 4096, 4096), state_tiles=32,
+            multiplier=Multipliers.PLAIN,
         ),
     )
 }  # fmt: skip

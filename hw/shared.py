@@ -5,7 +5,8 @@ slow to generate and to synthesize. A component that is placed with `place` is a
 simulator; while Verilog is generated, with a `ModuleLibrary` as platform, it is an instance of a module of the library.
 """
 
-from collections.abc import Callable
+import re
+from typing import TypeVar
 
 from amaranth.back import verilog
 from amaranth.hdl import ClockSignal, Instance, Module, ResetSignal, Value
@@ -13,6 +14,8 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
 __all__ = ["ModuleLibrary", "place"]
+
+Component = TypeVar("Component", bound=wiring.Component)
 
 
 class ModuleLibrary:
@@ -24,13 +27,24 @@ class ModuleLibrary:
     """
 
     def __init__(self) -> None:
+        self._names: dict[tuple, str] = {}  # by class and arguments
         self._components: dict[str, wiring.Component] = {}
         self._texts: dict[str, str] = {}
 
-    def instance(self, module: str, factory: Callable[[], wiring.Component]) -> tuple[Instance, wiring.PureInterface]:
-        """A new instance of `module`, and its ports; `factory` makes the component if the module is new."""
-        if module not in self._components:
-            self._components[module] = factory()
+    def instance(
+        self, kind: type[wiring.Component], args: tuple, kwargs: dict[str, object]
+    ) -> tuple[Instance, wiring.PureInterface]:
+        """A new instance of the module of `kind(*args, **kwargs)`, and its ports.
+
+        Modules are named after the class; further ones of the same class, of other arguments, are numbered.
+        """
+        key = (kind, args, tuple(sorted(kwargs.items())))
+        if key not in self._names:
+            name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", kind.__name__).lower()
+            others = sum(other[0] is kind for other in self._names)
+            self._names[key] = f"{name}_{others}" if others else name
+            self._components[self._names[key]] = kind(*args, **kwargs)
+        module = self._names[key]
         signature = self._components[module].signature
         ports = signature.create()
         connections = {
@@ -55,15 +69,14 @@ class ModuleLibrary:
 
 
 def place(
-    m: Module, platform: object, name: str, module: str, factory: Callable[[], wiring.Component]
-) -> wiring.PureInterface | wiring.Component:
-    """Add a component as submodule `name`, sharing the Verilog module `module` with its equals; return its ports.
+    m: Module, platform: object, name: str, kind: type[Component], *args: object, **kwargs: object
+) -> wiring.PureInterface | Component:
+    """Add `kind(*args, **kwargs)` as submodule `name`, sharing one Verilog module with its equals; return its ports.
 
-    `factory` makes the component, which has to use the clock domain `sync`; `module` must name everything that the
-    result depends on.
+    The component has to use the clock domain `sync`; its arguments must be hashable.
     """
     if isinstance(platform, ModuleLibrary):
-        m.submodules[name], ports = platform.instance(module, factory)
+        m.submodules[name], ports = platform.instance(kind, args, kwargs)
         return ports
-    m.submodules[name] = component = factory()
+    m.submodules[name] = component = kind(*args, **kwargs)
     return component

@@ -7,7 +7,7 @@ below it holds everything else, private.
 from pathlib import Path
 
 from hw.bus.axi4 import ADDRESS_BITS
-from hw.config import AcceleratorConfig
+from hw.config import AcceleratorConfig, Multipliers
 from hw.control.descriptors import Engine
 from hw.control.registers import ADDRESS_WIDTH
 from hw.verilog import TOP as ACCELERATOR
@@ -73,7 +73,9 @@ LITE_WIDTHS = {"awaddr": ADDRESS_WIDTH, "araddr": ADDRESS_WIDTH, "wdata": 32, "r
 def sources(config: AcceleratorConfig, accelerator: str) -> dict[str, str]:
     """All source texts by file name; `accelerator` is the text of `hw.verilog.generate_verilog`."""
     here = Path(__file__).parent
-    fixed = ("memory_model.sv", "memory_model.cpp", "register_master.sv", "event_log.sv")
+    fixed = ["memory_model.sv", "memory_model.cpp", "register_master.sv", "event_log.sv"]
+    if config.multiplier is Multipliers.DSP48E2:
+        fixed.append("dsp48e2.v")
     return {"accelerator.v": accelerator, "testbench.sv": TESTBENCH + _system(config)} | {
         name: (here / name).read_text() for name in fixed
     }

@@ -1,19 +1,20 @@
 """Accelerator configurations that differ in every parameter, for tests of whole networks."""
 
-from hw.config import AcceleratorConfig
+from hw.config import AcceleratorConfig, Multipliers
 
-#: 2x8x8 lanes, 64-bit bus, rings in short scratchpads
+#: 2x8x8 lanes, plain multipliers, 64-bit bus, rings in short scratchpads
 SMALL = AcceleratorConfig(
     name="small", pixels=2, in_lanes=8, out_lanes=8, dw_pixels=1, requant_channels=4, bus_bits=64, bus_ports=1,
     stream_bits=64, acc_depth=64, weight_buffer_words=256, parameter_buffer_words=64,
-    pad_words=(1024, 900, 1000, 800), state_tiles=32, queue_depth=2,
+    pad_words=(1024, 900, 1000, 800), state_tiles=32, queue_depth=2, multiplier=Multipliers.PLAIN,
 )  # fmt: skip
 
-#: 4x8x16 lanes, two ports, 4-bit weights
+#: 4x8x16 lanes, DSP48E2 blocks, two ports, 4-bit weights
 WIDE = AcceleratorConfig(
     name="wide", pixels=4, in_lanes=8, out_lanes=16, dw_pixels=2, requant_channels=8, bus_bits=64, bus_ports=2,
     weight_bits=4, stream_bits=256, acc_depth=64, weight_buffer_words=128, parameter_buffer_words=128,
     table_index_bits=9, divisor_mantissa_bits=6, pad_words=(2048, 2048, 1500, 1500),
+    multiplier=Multipliers.DSP48E2,
 )  # fmt: skip
 
 #: 8x16x8 lanes, 4-bit weights, activations, and states

@@ -1,7 +1,5 @@
 """Accumulators of partial sums behind a multiplier array, with a double-buffered output memory."""
 
-from functools import partial
-
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
@@ -135,9 +133,8 @@ class Accumulators(wiring.Component):
             m.d.sync += [write_bank.eq(bank), write_address.eq(address)]
 
         shape = {"depth": self.depth, "acc_bits": self.acc_bits, "psum_bits": self.psum_bits}
-        module = "accumulator_lane_" + "_".join(map(str, shape.values()))
         group_lanes = self.lanes // self.groups
-        lanes = [place(m, platform, f"lane_{i}", module, partial(AccumulatorLane, **shape)) for i in range(self.lanes)]
+        lanes = [place(m, platform, f"lane_{i}", AccumulatorLane, **shape) for i in range(self.lanes)]
         for i, lane in enumerate(lanes):
             m.d.comb += [
                 lane.read.eq(self.valid & ~self.first),

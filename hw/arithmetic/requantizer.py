@@ -1,7 +1,5 @@
 """Requantizer: accumulators to codes in two multiply-and-shift stages, `lanes` at a time; see `quant.numerics`."""
 
-from functools import partial
-
 from amaranth import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
@@ -260,10 +258,9 @@ class Requantizer(wiring.Component):
             "act_bits": self._config.act_bits,
             "index_bits": self._config.table_index_bits,
         }
-        module = "requantizer_lane_" + "_".join(map(str, shape.values()))
         for p in range(self._pixels):
             for c, record in enumerate(self.records):
-                lane = place(m, platform, f"lane_{p}_{c}", module, partial(RequantizerLane, **shape))
+                lane = place(m, platform, f"lane_{p}_{c}", RequantizerLane, **shape)
                 port = memory.read_port()
                 m.d.comb += [
                     lane.enables.eq(enables),

@@ -1,12 +1,11 @@
 """Depthwise engine: 3x3 and 5x5 convolutions of single channels, stride 1 and 2."""
 
-from functools import partial
-
-from amaranth import Cat, Module, Mux, Signal, signed
+from amaranth import Cat, Const, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.arithmetic.accumulators import Accumulators
+from hw.arithmetic.dot_product import DotProductFormat, DotProducts
 from hw.config import DW_TAPS, AcceleratorConfig
 from hw.control.descriptors import DepthwiseBody
 from hw.engines.depthwise_drain import DepthwiseDrain, drain_layout
@@ -21,10 +20,17 @@ __all__ = ["DepthwiseEngine", "DepthwiseLane"]
 IN_FLIGHT_BITS = 7
 
 
+def lane_format(config: AcceleratorConfig) -> DotProductFormat:
+    """What a lane computes: the taps of two output pixels, which share the weights."""
+    return DotProductFormat(DW_TAPS, signed(config.weight_bits), unsigned(config.act_bits), config.multiplier)
+
+
 class DepthwiseLane(wiring.Component):
-    """Multipliers of one channel: `dw_pixels` output pixels of three taps,
+    """Multipliers of one channel: `outputs` pixels of three taps,
 
         psum[p] = sum over t of (real[s * p + t] ? pixels[s * p + t] : pad) * weights[t],   s = stride
+
+    Two pixels share a weight.
 
     Latency: `LATENCY` cycles, one result per cycle; `weights` come one cycle after the pixels. Stage k keeps its
     registers unless `enables[k]`.
@@ -32,8 +38,9 @@ class DepthwiseLane(wiring.Component):
 
     LATENCY = 3
 
-    def __init__(self, *, outputs: int, act_bits: int, weight_bits: int) -> None:
-        self._outputs = outputs
+    def __init__(self, form: DotProductFormat, outputs: int) -> None:
+        self._form, self._outputs = form, outputs
+        act_bits = form.other.width
         span = 2 * (outputs - 1) + DW_TAPS
         super().__init__(
             {
@@ -42,35 +49,31 @@ class DepthwiseLane(wiring.Component):
                 "real": In(span),
                 "pad": In(act_bits),
                 "stride2": In(1),
-                "weights": In(data.ArrayLayout(signed(weight_bits), DW_TAPS)),
-                "psum": Out(data.ArrayLayout(signed(psum_bits(act_bits, weight_bits)), outputs)),
+                "weights": In(data.ArrayLayout(form.shared, DW_TAPS)),
+                "psum": Out(data.ArrayLayout(form.psum_shape, outputs)),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        for p in range(self._outputs):
-            products = []
+        for first in range(0, self._outputs, 2):
+            outputs = range(first, min(first + 2, self._outputs))
+            products = place(m, platform, f"products_{first}", DotProducts, self._form)
+            m.d.comb += [products.enable.eq(self.enables[1:]), products.shared.eq(self.weights)]
             for t in range(DW_TAPS):
-                operand = Signal(self.pad.shape(), name=f"operand_{p}_{t}", reset_less=True)
-                weight = self.weights[t]
-                product = Signal((operand * weight).shape(), name=f"product_{p}_{t}", reset_less=True)
-                near, far = (Mux(self.real[i], self.pixels[i], self.pad) for i in (p + t, 2 * p + t))
-                with m.If(self.enables[0]):
-                    m.d.sync += operand.eq(Mux(self.stride2, far, near))
-                with m.If(self.enables[1]):
-                    m.d.sync += product.eq(operand * weight)
-                products.append(product)
-            psum = Signal(self.psum[p].shape(), name=f"psum_{p}", reset_less=True)
-            with m.If(self.enables[2]):
-                m.d.sync += psum.eq(sum(products[1:], products[0]))
-            m.d.comb += self.psum[p].eq(psum)
+                taps = [self._tap(m, p, t) for p in outputs]
+                second = taps[1] if len(taps) == 2 else Const(0, taps[0].shape())
+                m.d.comb += products.pairs[t].eq(self._form.pair(taps[0], second))
+            m.d.comb += [self.psum[p].eq(psum) for p, psum in zip(outputs, products.psum)]
         return m
 
-
-def psum_bits(act_bits: int, weight_bits: int) -> int:
-    """Bits of a sum of three products."""
-    return act_bits + weight_bits + 2
+    def _tap(self, m: Module, p: int, t: int) -> Signal:
+        """Register of the pixel that tap t of output pixel p sees."""
+        operand = Signal(self.pad.shape(), name=f"operand_{p}_{t}", reset_less=True)
+        near, far = (Mux(self.real[i], self.pixels[i], self.pad) for i in (p + t, 2 * p + t))
+        with m.If(self.enables[0]):
+            m.d.sync += operand.eq(Mux(self.stride2, far, near))
+        return operand
 
 
 class DepthwiseEngine(wiring.Component):
@@ -120,7 +123,7 @@ class DepthwiseEngine(wiring.Component):
             depth=accumulator_depth(config),
             lanes=config.dw_pixels * config.in_lanes,
             acc_bits=config.acc_bits,
-            psum_bits=psum_bits(config.act_bits, config.weight_bits),
+            psum_bits=lane_format(config).psum_shape.width,
             groups=config.subblocks,
         )
         m.submodules.drain = drain = DepthwiseDrain(config)
@@ -192,10 +195,8 @@ class DepthwiseEngine(wiring.Component):
         m.d.comb += enables[0].eq(window.chunk)
         m.d.sync += enables[1:].eq(enables)
 
-        shape = {"outputs": config.dw_pixels, "act_bits": config.act_bits, "weight_bits": config.weight_bits}
-        module = "depthwise_lane_" + "_".join(map(str, shape.values()))
-        for c in range(config.in_lanes):
-            lane = place(m, platform, f"lane_{c}", module, partial(DepthwiseLane, **shape))
+        for c in range(config.dw_channels):
+            lane = place(m, platform, f"lane_{c}", DepthwiseLane, lane_format(config), config.dw_pixels)
             m.d.comb += [
                 lane.enables.eq(enables),
                 lane.pixels.eq(Cat(pixel[c] for pixel in window.pixels)),

@@ -1,17 +1,15 @@
 """The MAC array: every pixel of a word times a Ti x To weight tile."""
 
-from functools import partial
-
 from amaranth.hdl import Cat, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.arithmetic.dot_product import DotProduct
+from hw.arithmetic.dot_product import DotProductFormat, DotProducts
 from hw.config import AcceleratorConfig
 from hw.interfaces import pad_word_layout
 from hw.shared import place
 
-__all__ = ["MacArray", "TileWrite"]
+__all__ = ["MacArray", "TileWrite", "mac_format"]
 
 
 class TileWrite(wiring.Signature):
@@ -25,6 +23,11 @@ class TileWrite(wiring.Signature):
                 "data": Out(config.stream_bits),
             }
         )
+
+
+def mac_format(config: AcceleratorConfig) -> DotProductFormat:
+    """What a lane of the array computes: two output channels of one pixel."""
+    return DotProductFormat(config.in_lanes, unsigned(config.act_bits), signed(config.operand_bits), config.multiplier)
 
 
 class MacArray(wiring.Component):
@@ -45,15 +48,10 @@ class MacArray(wiring.Component):
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self._config = config
-        self._lane = {
-            "inputs": config.in_lanes,
-            "act_bits": config.act_bits,
-            "weight_bits": config.operand_bits,
-        }
-        self.psum_bits = DotProduct.psum_bits_of(**self._lane)
-        self._lane_latency = DotProduct.latency_of(config.in_lanes)
+        self._lane = mac_format(config)
+        self.psum_bits = self._lane.psum_shape.width
         #: cycles from a word to its partial sums: the operand register and the lane
-        self.latency = 1 + self._lane_latency
+        self.latency = 1 + self._lane.latency
         super().__init__(
             {
                 "valid": In(1),
@@ -70,20 +68,19 @@ class MacArray(wiring.Component):
         config = self._config
         weights = self._weights(m)
         operands = self._operands(m)
-        enable = Signal(self._lane_latency)
+        enable = Signal(self._lane.latency)
         m.d.sync += enable.eq(Cat(self.valid, enable))
 
-        module = "dot_product_" + "_".join(map(str, self._lane.values()))
         for p in range(config.pixels):
             for j, tile in enumerate(weights):
-                lane = place(m, platform, f"lane_{p}_{j}", module, partial(DotProduct, **self._lane))
+                lane = place(m, platform, f"lane_{p}_{j}", DotProducts, self._lane)
                 m.d.comb += [
                     lane.enable.eq(enable),
-                    lane.activations.eq(operands[p]),
-                    lane.weights.eq(tile),
+                    lane.shared.eq(operands[p]),
+                    lane.pairs.eq(tile),
                 ]
-                for o in range(DotProduct.OUTPUTS):
-                    group, channel = divmod(j * DotProduct.OUTPUTS + o, config.requant_channels)
+                for o in range(2):
+                    group, channel = divmod(2 * j + o, config.requant_channels)
                     index = (group * config.pixels + p) * config.requant_channels + channel
                     m.d.comb += self.psum[index].eq(lane.psum[o])
         return m
@@ -102,7 +99,7 @@ class MacArray(wiring.Component):
         return operands
 
     def _weights(self, m: Module) -> list[data.View]:
-        """The shadow tile in the order of the stream, and the current tile in the order of the lanes: [output][input].
+        """The shadow tile in the order of the stream, and the current one as [pair of outputs][input].
         They exist once for all pixels."""
         config = self._config
         bits, lanes = config.operand_bits, config.in_lanes * config.out_lanes
@@ -115,11 +112,12 @@ class MacArray(wiring.Component):
         elements = Cat(shadow)
 
         weights = []
-        for j in range(config.out_lanes // DotProduct.OUTPUTS):
-            layout = data.ArrayLayout(data.ArrayLayout(signed(bits), config.in_lanes), DotProduct.OUTPUTS)
+        for j in range(config.out_lanes // 2):
+            layout = data.ArrayLayout(self._lane.pair_shape, config.in_lanes)
             weights.append(current := Signal(layout, name=f"weights_{j}", reset_less=True))
-            outputs = range(j * DotProduct.OUTPUTS, (j + 1) * DotProduct.OUTPUTS)
-            order = [i * config.out_lanes + o for o in outputs for i in range(config.in_lanes)]
             with m.If(self.swap):
-                m.d.sync += current.eq(Cat(elements.word_select(e, bits) for e in order))
+                for i in range(config.in_lanes):
+                    first = i * config.out_lanes + 2 * j
+                    pair = [elements.word_select(e, bits).as_signed() for e in (first, first + 1)]
+                    m.d.sync += current[i].eq(self._lane.pair(*pair))
         return weights

@@ -30,7 +30,7 @@ class Pair(wiring.Component):
         m = Module()
         value = self.bus.i
         for k in range(2):
-            delay = place(m, platform, f"delay_{k}", f"delay_{self.bits}", lambda: Delay(self.bits))
+            delay = place(m, platform, f"delay_{k}", Delay, self.bits)
             m.d.comb += delay.i.eq(value)
             value = delay.o
         m.d.comb += self.bus.o.eq(value)
@@ -44,8 +44,8 @@ class Top(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         value = self.i
-        for k in range(3):
-            pair = place(m, platform, f"pair_{k}", "pair_4", lambda: Pair(4))
+        for k, bits in enumerate((4, 5, 4)):
+            pair = place(m, platform, f"pair_{k}", Pair, bits)
             m.d.comb += pair.bus.i.eq(value)
             value = pair.bus.o
         m.d.comb += self.o.eq(value)
@@ -59,9 +59,10 @@ def test_verilog_has_each_module_once():
         return top + library.verilog()
 
     text = generate()
-    assert re.findall(r"^module (\w+)", text, re.M) == ["top", "pair_4", "delay_4"]
-    assert len(re.findall(r"^  pair_4 \w+", text, re.M)) == 3
-    assert len(re.findall(r"^  delay_4 \w+", text, re.M)) == 2
+    assert re.findall(r"^module (\w+)", text, re.M) == ["top", "pair", "pair_1", "delay", "delay_1"]
+    assert len(re.findall(r"^  pair \w+", text, re.M)) == 2
+    assert len(re.findall(r"^  pair_1 \w+", text, re.M)) == 1
+    assert len(re.findall(r"^  delay_1 \w+", text, re.M)) == 2
     assert text == generate()
 
 

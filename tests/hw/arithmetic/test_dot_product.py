@@ -1,47 +1,70 @@
 import random
 
 import pytest
+from amaranth.hdl import Module, Signal, signed, unsigned
+from amaranth.lib import data
 from amaranth.sim import Simulator
 
-from hw.arithmetic.dot_product import DotProduct
+from hw.arithmetic.dot_product import DotProductFormat, DotProducts
+from hw.config import Multipliers
 
 
-@pytest.mark.parametrize(("inputs", "act_bits", "weight_bits"), [(2, 8, 8), (8, 4, 4), (16, 8, 8), (32, 4, 8)])
-def test_sums_latency_and_freeze(inputs, act_bits, weight_bits):
+@pytest.mark.parametrize("style", Multipliers)
+@pytest.mark.parametrize(
+    ("inputs", "shared", "other"),
+    [
+        (2, unsigned(8), signed(8)),
+        (3, signed(8), unsigned(8)),
+        (3, signed(3), unsigned(6)),
+        (8, unsigned(4), signed(4)),
+        (16, unsigned(8), signed(8)),
+        (32, unsigned(4), signed(8)),
+    ],
+)
+def test_sums_latency_and_freeze(inputs, shared, other, style):
     rng = random.Random(inputs)
-    dut = DotProduct(inputs=inputs, act_bits=act_bits, weight_bits=weight_bits)
-    top, low, high = (1 << act_bits) - 1, -(1 << (weight_bits - 1)), (1 << (weight_bits - 1)) - 1
+    form = DotProductFormat(inputs, shared, other, style)
+    m = Module()
+    m.submodules.dut = dut = DotProducts(form)
+    factors = Signal(data.ArrayLayout(data.ArrayLayout(other, 2), inputs))
+    m.d.comb += [port.eq(form.pair(*pair)) for port, pair in zip(dut.pairs, factors)]
+
+    def extremes(shape):
+        low = -(1 << (shape.width - 1)) if shape.signed else 0
+        return low, low + (1 << shape.width) - 1
 
     def operands(cycle):
-        if cycle < 2:  # the extremes of the sum
-            return [top] * inputs, [[(low, high)[cycle]] * inputs] * 2
-        return [rng.randint(0, top) for _ in range(inputs)], [
-            [rng.randint(low, high) for _ in range(inputs)] for _ in range(2)
+        if cycle < 8:  # the extremes of both sums, together and apart
+            s, o, p = (extremes(shape)[cycle >> bit & 1] for bit, shape in enumerate((shared, other, other)))
+            return [s] * inputs, [[o, p]] * inputs
+        return [rng.randint(*extremes(shared)) for _ in range(inputs)], [
+            [rng.randint(*extremes(other)) for _ in range(2)] for _ in range(inputs)
         ]
 
     async def bench(ctx):
         expected = {}
         valid = 0  # shift register, bit s: operands were valid s cycles ago
         shown = None
-        for cycle in range(100):
+        for cycle in range(120):
             if cycle in expected:
                 shown = expected[cycle]
             if shown:
                 assert [ctx.get(dut.psum[o]) for o in range(2)] == shown
-            valid = (valid << 1 | (cycle < 4 or rng.random() < 0.6)) & ((1 << dut.latency) - 1)
-            a, w = operands(cycle)
-            ctx.set(dut.activations, a)
-            ctx.set(dut.weights, w)
+            valid = (valid << 1 | (cycle < 8 or rng.random() < 0.6)) & ((1 << form.latency) - 1)
+            s, pairs = operands(cycle)
+            ctx.set(dut.shared, s)
+            ctx.set(factors, pairs)
             ctx.set(dut.enable, valid)
             if valid & 1:
-                expected[cycle + dut.latency] = [sum(x * y for x, y in zip(a, w[o])) for o in range(2)]
+                expected[cycle + form.latency] = [sum(x * pair[o] for x, pair in zip(s, pairs)) for o in range(2)]
             await ctx.tick()
 
-    sim = Simulator(dut)
+    sim = Simulator(m)
     sim.add_clock(1e-6)
     sim.add_testbench(bench)
     sim.run()
 
 
 def test_latency():
-    assert [DotProduct.latency_of(n) for n in (2, 4, 8, 16, 32, 64)] == [2, 2, 3, 3, 4, 4]
+    latencies = [DotProductFormat(n, unsigned(8), signed(8), Multipliers.PLAIN).latency for n in (2, 3, 4, 8, 16, 32)]
+    assert latencies == [2, 2, 2, 3, 3, 4]

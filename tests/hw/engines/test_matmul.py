@@ -5,10 +5,10 @@ import torch
 from matmul_bench import Environment, Instruction, Memories, Run, Traffic
 
 from hw.arithmetic.accumulators import Accumulators
-from hw.arithmetic.dot_product import DotProduct
 from hw.arithmetic.requantizer import Requantizer
 from hw.config import AcceleratorConfig
 from hw.control.descriptors import OperandMode, record_words
+from hw.engines.mac_array import mac_format
 from hw.engines.matmul_drain import Drain
 from hw.interfaces import PAD_READ_LATENCY
 from quant.numerics import weight_range
@@ -233,7 +233,7 @@ def predict(c: AcceleratorConfig, instructions: list[Instruction]) -> tuple[list
                     start = max(start, bank_free[0])
                 taken, free = start, start + words
                 streamed += range(start, free)
-            visible = free - 1 + PAD_READ_LATENCY + DotProduct.latency_of(c.in_lanes) + Accumulators.OUTPUT_LATENCY
+            visible = free - 1 + PAD_READ_LATENCY + mac_format(c).latency + Accumulators.OUTPUT_LATENCY
             groups = min(subblocks, left)
             left -= groups
             first = max(visible, drained, refilled)

@@ -1,0 +1,65 @@
+"""The multiplier primitive: a registered product, portable or as a hard block of a device."""
+
+from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Shape, Signal, Value
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from hw.arithmetic.packing import PORT_BITS
+from hw.config import Multipliers
+from hw.shared import ModuleLibrary
+
+__all__ = ["Multiplier"]
+
+
+class Multiplier(wiring.Component):
+    """product = a * b, registered; kept unless `enable`. Latency 1; one product per cycle.
+
+    With `Multipliers.DSP48E2` the generated Verilog instantiates that block, whose own register holds the product (open
+    synthesis would leave it in fabric). Amaranth's simulator sees the portable description in every style.
+
+    Parameters
+    ----------
+    a, b : shapes of the factors; for a DSP48E2 at most 27 and 18 bits as signed numbers.
+    """
+
+    def __init__(self, a: Shape, b: Shape, style: Multipliers) -> None:
+        self._style = style
+        product = (Value.cast(Const(0, a)) * Const(0, b)).shape()
+        super().__init__({"enable": In(1), "a": In(a), "b": In(b), "product": Out(product)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        if self._style is Multipliers.DSP48E2 and isinstance(platform, ModuleLibrary):
+            m.submodules.dsp = self._dsp48e2()
+            return m
+        register = Signal.like(self.product, reset_less=True)
+        with m.If(self.enable):
+            m.d.sync += register.eq(self.a * self.b)
+        m.d.comb += self.product.eq(register)
+        return m
+
+    def _dsp48e2(self) -> Instance:
+        """Multiplier and M register of the block; everything behind them passes the product on (UG579)."""
+        unregistered = ("A", "ACASC", "AD", "ALUMODE", "B", "BCASC", "C", "CARRYIN", "CARRYINSEL", "D", "INMODE")
+        parameters = {f"p_{name}REG": 0 for name in (*unregistered, "OPMODE", "P")} | {"p_MREG": 1}
+        unused = {"C": 48, "D": 27, "ACIN": 30, "BCIN": 18, "PCIN": 48, "ALUMODE": 4, "CARRYINSEL": 3, "INMODE": 5}
+        bits = ("CARRYCASCIN", "CARRYIN", "MULTSIGNIN")
+        enables = ("A1", "A2", "AD", "ALUMODE", "B1", "B2", "C", "CARRYIN", "CTRL", "D", "INMODE", "P")
+        resets = ("A", "ALLCARRYIN", "ALUMODE", "B", "C", "CTRL", "D", "INMODE", "M", "P")
+        unused |= dict.fromkeys((*bits, *(f"CE{x}" for x in enables), *(f"RST{x}" for x in resets)), 1)
+        return Instance(
+            "DSP48E2",
+            **parameters,
+            **{f"i_{name}": Const(0, width) for name, width in unused.items()},
+            i_CLK=ClockSignal(),
+            i_CEM=self.enable,
+            i_OPMODE=Const(0b000000101, 9),  # X and Y: the product
+            i_A=_extend(self.a, 30),
+            i_B=_extend(self.b, PORT_BITS[1]),
+            o_P=Cat(self.product, Signal(48 - len(self.product), name="unused")),
+        )
+
+
+def _extend(value: Value, width: int) -> Value:
+    """The same number in `width` bits."""
+    return Cat(value, (value[-1] if value.shape().signed else Const(0)).replicate(width - len(value)))
