@@ -24,6 +24,7 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Change a field of the configuration, e.g. --set pixels=8.")
 ]
 DEFAULT_BUNDLE = Path("build/demo")
+LARGEST_MODULES = 20  #: rows of the table that `synthesize` prints
 DEFAULT_CHECKPOINT = "quant/checkpoints/b0-cifar10-96.safetensors"
 
 
@@ -152,11 +153,14 @@ def synthesize(
     target: Annotated[str, typer.Option(help="FPGA family: ecp5, xcup (UltraScale+), xc7, gowin.")] = "ecp5",
     json: JsonOption = False,
 ) -> None:
-    """Synthesize the accelerator with Yosys (minutes): checks of all nets, and a table of resources."""
+    """Synthesize the accelerator with Yosys (minutes): checks of all nets, resources, and levels of logic."""
     from vitsmith.stages import synthesize_stage
 
-    with console.progress_bar("synthesize"):
-        document = synthesize_stage(Bundle(bundle), target)
+    with console.progress_bar("synthesize") as progress:
+        document = synthesize_stage(Bundle(bundle), target, progress=progress)
+    if not json:
+        rows = [tuple(module.values()) for module in document["modules"][:LARGEST_MODULES]]
+        console.print_table("largest modules, cells per instance", tuple(document["modules"][0]), rows)
     _show("resources", document, json)
 
 

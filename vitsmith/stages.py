@@ -164,11 +164,22 @@ def compile_stage(bundle: Bundle) -> dict[str, object]:
     return document
 
 
-def synthesize_stage(bundle: Bundle, target: str) -> dict[str, object]:
-    """Resources of the generated accelerator on an FPGA family, by open synthesis."""
+def synthesize_stage(bundle: Bundle, target: str, *, progress: Progress | None = None) -> dict[str, object]:
+    """Resources of the generated accelerator on an FPGA family, and its longest path, by open synthesis."""
     bundle.load_verilog()
-    resources = synthesize(bundle.verilog_file, target, bundle.path / "synthesis")
-    document = {"target": target, **resources.kinds, "cells": resources.cells}
+    report = progress and (lambda done, count: progress(done / count, f"module {done} of {count}"))
+    resources = synthesize(bundle.verilog_file, target, bundle.path / "synthesis", progress=report)
+    document = {
+        "target": target,
+        **resources.kinds,
+        "logic_levels": resources.path.levels,
+        "longest_path": f"{resources.path.start} -> {resources.path.end}",
+        "cells": resources.cells,
+        "modules": [
+            {"module": m.module, "instances": m.instances, **m.kinds, "logic_levels": m.path.levels}
+            for m in sorted(resources.modules, key=lambda m: m.kinds["lut"] * m.instances, reverse=True)
+        ],
+    }
     bundle.write_document(f"synthesize-{target}", document)
     return document
 
