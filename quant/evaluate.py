@@ -2,35 +2,46 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from quant.data import Dataset, normalise
+from quant.fake import fake_quantized, quantized_input, recorded_format
 from quant.graph import FloatGraph
 from quant.integer_network import IntegerNetwork
 from quant.models.efficientvit import EfficientViT
-from quant.scales import AffineFormat
+from quant.predictions import Classifier, PredictionFile, Progress, predict, top1
 
-__all__ = ["Comparison", "compare", "dequantize", "predictions", "signal_to_noise", "top1"]
+__all__ = [
+    "Comparison",
+    "compare",
+    "dequantize",
+    "digest",
+    "float_classifier",
+    "model_fingerprint",
+    "signal_to_noise",
+]
 
-#: maps a batch of images (N, size, size, 3) uint8 to class scores (N, classes)
-Classifier = Callable[[Tensor], Tensor]
-Progress = Callable[[float, str], None]
+#: images at a time whose tensors are all kept
+TRACE_BATCH = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Results of an integer network beside its float original, on the same images; shares are 0..1."""
+    """A float network, its fake-quantized copy, and the integer network, on the same images; shares are 0..1."""
 
     images: int
     float_top1: float
+    fake_top1: float
     integer_top1: float
-    agreement: float  #: share of images for which both name the same class
+    fake_agreement: float  #: share of images for which the fake-quantized network names the float network's class
+    agreement: float  #: likewise the integer network
 
 
 def float_classifier(graph: FloatGraph, mean: Sequence[float], std: Sequence[float]) -> Classifier:
@@ -38,29 +49,15 @@ def float_classifier(graph: FloatGraph, mean: Sequence[float], std: Sequence[flo
     return lambda images: graph.logits(normalise(images.numpy(), mean, std))
 
 
-def predictions(
-    classifier: Classifier,
-    dataset: Dataset,
-    *,
-    limit: int | None = None,
-    batch_size: int = 16,
-    progress: Progress | None = None,
-) -> Tensor:
-    """Class (int64) that `classifier` names for each of the first `limit` images."""
-    count = min(len(dataset), limit or len(dataset))
-    classes = []
-    for start in range(0, count, batch_size):
-        if progress:
-            progress(start / count, f"image {start + 1} of {count}")
-        images, _ = dataset[start : min(start + batch_size, count)]
-        classes.append(classifier(torch.from_numpy(images)).argmax(1))
-    return torch.cat(classes)
+def digest(*parts: str) -> str:
+    """SHA-256 of texts."""
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def top1(classes: Tensor, dataset: Dataset) -> float:
-    """Share of predictions that are the first images' labels."""
-    labels = torch.from_numpy(dataset.labels[: len(classes)])
-    return float((classes == labels).double().mean())
+def model_fingerprint(model: nn.Module) -> str:
+    """Digest that changes with any weight."""
+    sums = [(name, hashlib.sha256(x.numpy().tobytes()).hexdigest()) for name, x in model.state_dict().items()]
+    return digest(repr(sums))
 
 
 def compare(
@@ -69,54 +66,63 @@ def compare(
     dataset: Dataset,
     *,
     limit: int | None = None,
-    batch_size: int = 16,
+    file: PredictionFile | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
-    """Run both networks on the first `limit` images of a data set (all if None).
-
-    The small default batch keeps integer tensors in the processor's cache, which is faster than large batches.
-    """
+    """Run the networks on the first `limit` images of a data set (all if None); see `predict`."""
     graph = FloatGraph.from_model(model)
-    runs = {
+    fake, image_input = fake_quantized(graph, network), quantized_input(network)
+    classifiers = {
         "float": float_classifier(graph, network.info["mean"], network.info["std"]),
+        "fake": lambda images: fake.logits(image_input(images)),
         "integer": network.run,
     }
-    classes = {}
-    for part, (name, classifier) in enumerate(runs.items()):
-        report = None
-        if progress:
+    classes = predict(classifiers, dataset, limit=limit, file=file, progress=progress)
 
-            def report(done: float, text: str, part: int = part, name: str = name) -> None:
-                progress((part + done) / len(runs), f"{name} network, {text}")
+    def agreement(name: str) -> float:
+        return float((classes[name] == classes["float"]).double().mean())
 
-        classes[name] = predictions(classifier, dataset, limit=limit, batch_size=batch_size, progress=report)
     return Comparison(
         images=len(classes["float"]),
         float_top1=top1(classes["float"], dataset),
+        fake_top1=top1(classes["fake"], dataset),
         integer_top1=top1(classes["integer"], dataset),
-        agreement=float((classes["float"] == classes["integer"]).double().mean()),
+        fake_agreement=agreement("fake"),
+        agreement=agreement("integer"),
     )
 
 
-def signal_to_noise(model: EfficientViT, network: IntegerNetwork, images: np.ndarray) -> dict[str, float]:
-    """Signal-to-noise ratio in dB of every node's codes, as the real numbers they stand for, against the float tensor.
+def signal_to_noise(
+    model: EfficientViT, network: IntegerNetwork, images: np.ndarray, *, fake: bool = False
+) -> dict[str, float]:
+    """Signal-to-noise ratio in dB of every node's tensor against the float tensor, in order of execution.
 
     Noise is what quantization of this and all earlier nodes added up to; signal is the float tensor's mean square.
+
+    Parameters
+    ----------
+    images : (N, size, size, 3) uint8.
+    fake : of the fake-quantized network, in place of the integer network's codes as the real numbers they stand for.
     """
     graph = FloatGraph.from_model(model)
-    trace = network.run(torch.from_numpy(images), trace=True)
-    ratios = {}
-    for node, tensors in graph.run(normalise(images, network.info["mean"], network.info["std"])):
-        real = tensors["output"].double()
-        noise = (dequantize(network, node.name, trace[node.name]) - real).square().mean()
-        signal = real.square().mean()
-        ratios[node.name] = 10.0 * math.log10(float(signal / noise)) if signal > 0 and noise > 0 else math.inf
-    return ratios
+    fake_graph, image_input = fake_quantized(graph, network), quantized_input(network)
+    powers: dict[str, Tensor] = {}
+    for batch in torch.from_numpy(images).split(TRACE_BATCH):
+        if fake:
+            found = {node.name: tensors["output"] for node, tensors in fake_graph.run(image_input(batch))}
+        else:
+            found = {name: dequantize(network, name, codes) for name, codes in network.run(batch, trace=True).items()}
+        for node, tensors in graph.run(normalise(batch.numpy(), network.info["mean"], network.info["std"])):
+            real = tensors["output"].double()
+            sums = torch.stack((real.square().sum(), (found[node.name] - real).square().sum()))
+            powers[node.name] = powers.get(node.name, 0.0) + sums
+    return {name: _decibels(*sums.tolist()) for name, sums in powers.items()}
 
 
 def dequantize(network: IntegerNetwork, name: str, codes: Tensor) -> Tensor:
     """Real values (float32) that the codes (N, C, H, W) of a node stand for."""
-    recorded = network.info["formats"][name]
-    scale = torch.tensor(recorded["scale"], dtype=torch.float64)
-    zero = torch.tensor(recorded["zero_point"], dtype=torch.int64)
-    return AffineFormat(scale, zero, bits=8).dequantize(codes)
+    return recorded_format(network, name).dequantize(codes)
+
+
+def _decibels(signal: float, noise: float) -> float:
+    return 10.0 * math.log10(signal / noise) if signal > 0 and noise > 0 else math.inf

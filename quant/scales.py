@@ -17,8 +17,10 @@ from quant import numerics
 __all__ = [
     "ActivationTable",
     "AffineFormat",
+    "fitted_unit",
     "fixed_point",
     "hardswish_table",
+    "per_filter",
     "quantize_weight",
     "shared_fixed_point",
     "signed_fixed_point",
@@ -111,6 +113,14 @@ def shared_fixed_point(real: Tensor) -> tuple[Tensor, int]:
     return multiplier.clamp(1, limit - 1), shift
 
 
+def per_filter(values: Tensor, weight: Tensor, groups: int) -> Tensor:
+    """Values (C,) or (1,) of input channels, for what each filter of `weight` (O, C/groups, k, k) reads:
+    (O, C/groups, 1, 1)."""
+    outputs, per_group = weight.shape[:2]
+    by_group = values.expand(groups * per_group).reshape(groups, per_group)
+    return by_group.repeat_interleave(outputs // groups, 0)[:, :, None, None]
+
+
 def quantize_weight(
     weight: Tensor, bits: int, *, clip: bool = True, least_scale: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -133,6 +143,16 @@ def quantize_weight(
         scale = torch.maximum(scale, least_scale.double())
     codes = torch.round(rows / scale[:, None]).clamp(-levels, levels)
     return codes.reshape(weight.shape).to(torch.int8), scale
+
+
+def fitted_unit(codes: Tensor, weight: Tensor, least_scale: Tensor) -> Tensor:
+    """(O,) the scale of each filter, `least_scale` or more, with the least squared error of `codes` times it.
+
+    codes, weight : (O, ...).
+    """
+    rows = codes.double().flatten(1)
+    unit = (rows * weight.double().flatten(1)).sum(1) / rows.square().sum(1).clamp(min=1.0)
+    return torch.maximum(unit, least_scale.clamp(min=1e-30))
 
 
 def _least_error_scale(rows: Tensor, scale: Tensor, levels: int) -> Tensor:

@@ -7,34 +7,30 @@ computes h(s u) / s in place of h(u), which goes to ReLU(u) for large s. Channel
 difference are taken, and the mean of the difference goes into the depthwise biases. What is left of it barely changes
 the float network, but a step that covers the outliers is as coarse as all that the other channels have to say.
 
-Run as a command, it writes such a checkpoint: `python -m quant.stress --out build/stress.safetensors`.
+Wherever the command line takes a checkpoint, it takes `stress:CHECKPOINT` for such a network.
 """
 
 from __future__ import annotations
 
-import argparse
 import copy
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from quant.data import load_dataset, normalise
-from quant.models.checkpoint import read_checkpoint, save_checkpoint
+from quant.data import normalise
 from quant.models.efficientvit import EfficientViT, MBConv
 
-__all__ = ["RATIOS", "SHARE", "depthwise_input_ranges", "widen_ranges"]
+__all__ = ["CALIBRATION_IMAGES", "RATIOS", "SHARE", "depthwise_input_ranges", "widen_ranges"]
 
 #: part of an expansion's channels that become outliers
 SHARE = 1 / 32
 #: an outlier's range over the median range of the channels lies between these
 RATIOS = (32.0, 64.0)
-#: images on which ranges are measured by the command
-IMAGES = 256
+#: images on which ranges are well measured
+CALIBRATION_IMAGES = 256
 
 
 @torch.no_grad()
@@ -116,24 +112,3 @@ def _rescale(block: MBConv, channels: Tensor, factor: Tensor, change: Tensor) ->
         depthwise.conv.bias[channels] -= shift
     else:
         depthwise.norm.running_mean[channels] += shift
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Make a stress network from a checkpoint of this project."""
-    parser = argparse.ArgumentParser(description=main.__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, default=Path("quant/checkpoints/b0-cifar10-96.safetensors"))
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=0, help="draws how wide the outliers are")
-    options = parser.parse_args(arguments)
-    model, info = read_checkpoint(options.checkpoint)
-    images, _ = load_dataset(info.data, "train", info.size)[:IMAGES]
-    hard = widen_ranges(model, images, info.mean, info.std, seed=options.seed)
-    for name, ranges in depthwise_input_ranges(hard, images, info.mean, info.std).items():
-        print(f"{name}: widest channel {float(ranges.max() / ranges.median()):.0f} times the median one")
-    command = f"python -m quant.stress --checkpoint {options.checkpoint} --out {options.out} --seed {options.seed}"
-    note = f"{options.checkpoint.name} with outlier channels, see quant.stress; not trained any further"
-    save_checkpoint(options.out, hard, replace(info, top1=None, seed=options.seed, command=command, note=note))
-
-
-if __name__ == "__main__":
-    main()

@@ -64,6 +64,11 @@ class Bundle:
         """Compiled program; with `trace`, the one that stores every layer boundary."""
         return self.path / ("program-trace.bin" if trace else "program.bin")
 
+    @property
+    def predictions_file(self) -> Path:
+        """Classes that the networks named for the test images evaluated so far."""
+        return self.path / "predictions.json"
+
     def document_file(self, stage: str) -> Path:
         """Results of a stage as JSON."""
         return self.path / f"{stage}.json"

@@ -23,6 +23,9 @@ ConfigOption = Annotated[
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Change a field of the configuration, e.g. --set pixels=8.")
 ]
+DataOption = Annotated[str | None, typer.Option(help="Data set or folder (default: the checkpoint's).")]
+SizeOption = Annotated[int | None, typer.Option(help="Input height and width (default: the checkpoint's, or 224).")]
+CalibrationOption = Annotated[int, typer.Option(help="Calibration images.")]
 DEFAULT_BUNDLE = Path("build/demo")
 LARGEST_MODULES = 20  #: rows of the table that `synthesize` prints
 DEFAULT_CHECKPOINT = "quant/checkpoints/b0-cifar10-96.safetensors"
@@ -84,11 +87,9 @@ def quantize(
     bundle: BundleOption = DEFAULT_BUNDLE,
     config: ConfigOption = "base",
     changes: SetOption = None,
-    data: Annotated[str | None, typer.Option(help="Data set or folder (default: the checkpoint's).")] = None,
-    size: Annotated[
-        int | None, typer.Option(help="Input height and width (default: the checkpoint's, or 224).")
-    ] = None,
-    images: Annotated[int, typer.Option(help="Calibration images.")] = 512,
+    data: DataOption = None,
+    size: SizeOption = None,
+    images: CalibrationOption = 512,
     observer: Annotated[str, typer.Option(help="How ranges are chosen: minmax, percentile, mse.")] = "mse",
     json: JsonOption = False,
 ) -> None:
@@ -107,14 +108,69 @@ def quantize(
 def evaluate(
     bundle: BundleOption = DEFAULT_BUNDLE,
     images: Annotated[int, typer.Option(help="Test images; 0 for all.")] = 0,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="Quantize this first, see `quantize` (default: the bundle's network).")
+    ] = None,
+    data: DataOption = None,
+    size: SizeOption = None,
+    calibration: CalibrationOption = 512,
     json: JsonOption = False,
 ) -> None:
-    """Measure top-1 accuracy of the float and of the integer network."""
-    from vitsmith.stages import evaluate_stage
+    """Measure accuracy and noise of the quantized network against the float one; a stopped run goes on where it was."""
+    from vitsmith.stages import evaluate_stage, quantize_stage
 
+    if checkpoint is None and (data or size):
+        raise typer.BadParameter("--data and --size belong to a --checkpoint; the bundle's network has its own")
+    if checkpoint is not None:
+        with console.progress_bar("quantize") as progress:
+            quantize_stage(
+                Bundle(bundle), checkpoint, find_config("base"),
+                data=data, size=size, calibration_images=calibration, progress=progress,
+            )  # fmt: skip
     with console.progress_bar("evaluate") as progress:
         document = evaluate_stage(Bundle(bundle), images=images, progress=progress)
+    if not json:
+        rows = [(x["layer"], x["fake_db"], x["integer_db"]) for x in document["signal_to_noise"]]
+        console.print_table("signal-to-noise ratios in dB", ("layer", "fake-quantized", "integer"), rows)
     _show("accuracy", document, json)
+
+
+@app.command()
+def ablation(
+    checkpoints: Annotated[
+        list[str] | None, typer.Argument(help="Networks, see `quantize` (default: the demo's, and its stress form).")
+    ] = None,
+    table: Annotated[str, typer.Option(help="Rows: recipe (each technique), divisor (bits of the reciprocal).")] = (
+        "recipe"
+    ),
+    images: Annotated[int, typer.Option(help="Test images; 0 for all.")] = 0,
+    seeds: Annotated[int, typer.Option(help="Choices of calibration images.")] = 3,
+    calibration: CalibrationOption = 512,
+    data: DataOption = None,
+    size: SizeOption = None,
+    out: Annotated[Path, typer.Option(help="Folder of the results; a stopped run goes on from what is there.")] = (
+        Path("build/ablation")
+    ),
+    json: JsonOption = False,
+) -> None:
+    """Measure what each technique of the quantizer is worth: table, picture, and JSON (hours on all images)."""
+    from vitsmith.stages import ABLATIONS, ablation_stage
+
+    if table not in ABLATIONS:
+        raise typer.BadParameter(f"--table {table}: choose one of {', '.join(ABLATIONS)}")
+    chosen = checkpoints or [DEFAULT_CHECKPOINT, f"stress:{DEFAULT_CHECKPOINT}"]
+    options = {"table": table, "images": images, "seeds": seeds, "calibration": calibration, "data": data, "size": size}
+    given = [f"--{name} {value}" for name, value in options.items() if value is not None]
+    command = " ".join(["vitsmith ablation", *(checkpoints or []), *given])
+    with console.progress_bar("ablation") as progress:
+        document = ablation_stage(
+            out, chosen, kind=table, data=data, size=size, images=images, seeds=seeds, calibration_images=calibration,
+            command=command, progress=progress,
+        )  # fmt: skip
+    if json:
+        console.print_json(document)
+    else:
+        console.print_markdown((out / f"{table}.md").read_text())
 
 
 @app.command()

@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markdown import Markdown
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-__all__ = ["print_json", "print_table", "progress_bar"]
+__all__ = ["print_json", "print_markdown", "print_table", "progress_bar"]
 
 console = Console()
 errors = Console(stderr=True)
@@ -37,6 +38,11 @@ def progress_bar(title: str) -> Iterator[Callable[[float, str], None]]:
 def print_json(document: Mapping[str, object]) -> None:
     """Print a document for machines."""
     print(json.dumps(document, indent=2))
+
+
+def print_markdown(text: str) -> None:
+    """Print a Markdown document for people."""
+    console.print(Markdown(text))
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -1,6 +1,8 @@
 """The stages of the flow. Each reads the bundle, writes the bundle, and returns what it found out."""
 
-from collections.abc import Callable
+import hashlib
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -11,19 +13,25 @@ from compiler.compile import compile_network
 from hw.config import AcceleratorConfig
 from hw.synthesis import synthesize
 from hw.verilog import generate_verilog, interface_description
-from quant.data import load_dataset
-from quant.evaluate import compare
+from quant.ablation import DIVISOR_ROWS, ROWS, Subject, ablate
+from quant.data import Dataset, load_dataset
+from quant.evaluate import compare, digest, model_fingerprint, signal_to_noise
 from quant.models.checkpoint import CheckpointInfo, is_own_checkpoint, read_checkpoint
 from quant.models.efficientvit import EFFICIENTVIT, EfficientViT
-from quant.models.loaders import load_checkpoint
+from quant.models.loaders import evaluation_crop, load_checkpoint
 from quant.models.random_weights import random_model
+from quant.predictions import PredictionFile
 from quant.quantize import QuantizerConfig, quantize
+from quant.stress import CALIBRATION_IMAGES, widen_ranges
 from sim.compare import Boundary, compare_frame, first_mismatch
 from sim.runner import MemoryModel, SimulationResult, simulate
 from sim.timeline import layer_times
+from vitsmith.ablation import ablation_markdown, ablation_picture
 from vitsmith.bundle import Bundle, BundleError, write_if_changed
 
 __all__ = [
+    "ABLATIONS",
+    "ablation_stage",
     "compile_stage",
     "estimate_stage",
     "evaluate_stage",
@@ -36,13 +44,24 @@ __all__ = [
 #: told how much of the work is done, 0..1, and what is going on
 Progress = Callable[[float, str], None]
 
+#: test images on which the noise of every layer is measured
+NOISE_IMAGES = 64
+
+#: tables of the ablation: title and rows
+ABLATIONS = {"recipe": ("Ablation of the quantizer", ROWS), "divisor": ("Bits of the reciprocal", DIVISOR_ROWS)}
+
 #: a DDR memory as a mid-range board has it: 64 bytes per cycle at most, 60 cycles latency, pauses
 DEFAULT_MEMORY = MemoryModel(latency=60, bytes_per_cycle=64, stall=0.02)
 
 
 def load_model(source: str, data: str | None, size: int | None) -> tuple[EfficientViT, CheckpointInfo]:
     """A trained network and its origin: a checkpoint of this project, an official or timm checkpoint (give `data` and
-    `size`), or `random:NAME`, random weights for NAME in b0..b3 (give `size`)."""
+    `size`), `stress:CHECKPOINT`, a checkpoint of this project made hard to quantize (see `quant.stress`), or
+    `random:NAME`, random weights for NAME in b0..b3 (give `size`)."""
+    if source.startswith("stress:"):
+        model, info = load_model(source.removeprefix("stress:"), data, size)
+        images = _dataset(info, "train").sample(CALIBRATION_IMAGES)
+        return widen_ranges(model, images, info.mean, info.std), replace(info, top1=None)
     if source.startswith("random:"):
         name = source.removeprefix("random:")
         if name not in EFFICIENTVIT:
@@ -57,7 +76,8 @@ def load_model(source: str, data: str | None, size: int | None) -> tuple[Efficie
         raise BundleError(f"{source} does not say what data it is for; give --data FOLDER (and --size, default 224)")
     model = load_checkpoint(path)
     name = next(n for n, c in EFFICIENTVIT.items() if c.widths == model.config.widths)
-    return model, _imagenet_info(name, model.config.num_classes, size or 224, data)
+    info = _imagenet_info(name, model.config.num_classes, size or 224, data)
+    return model, replace(info, crop_ratio=evaluation_crop(path, info.size))
 
 
 def _imagenet_info(name: str, classes: int, size: int, data: str) -> CheckpointInfo:
@@ -65,6 +85,10 @@ def _imagenet_info(name: str, classes: int, size: int, data: str) -> CheckpointI
     return CheckpointInfo(
         model=name, num_classes=classes, size=size, mean=mean, std=std, data=data, top1=None, seed=0, command=""
     )
+
+
+def _dataset(info: CheckpointInfo, split: str) -> Dataset:
+    return load_dataset(info.data, split, info.size, crop_ratio=info.crop_ratio)
 
 
 def quantize_stage(
@@ -78,10 +102,9 @@ def quantize_stage(
     observer: str = "mse",
     progress: Progress | None = None,
 ) -> dict[str, object]:
-    """Quantize a network (see `load_model`) with the accelerator's bit-widths, on the first training images."""
+    """Quantize a network (see `load_model`) with the accelerator's bit-widths, on training images drawn at random."""
     model, info = load_model(checkpoint, data, size)
-    dataset = load_dataset(info.data, "train", info.size)
-    images, _ = dataset[: min(calibration_images, len(dataset))]
+    images = _dataset(info, "train").sample(calibration_images)
     settings = QuantizerConfig(
         weight_bits=config.weight_bits,
         act_bits=config.act_bits,
@@ -109,18 +132,78 @@ def quantize_stage(
 
 
 def evaluate_stage(bundle: Bundle, *, images: int = 1000, progress: Progress | None = None) -> dict[str, object]:
-    """Top-1 of the float and of the integer network on the first `images` test images (0: all)."""
+    """Top-1 of the float, the fake-quantized, and the integer network on the first `images` test images (0: all), and
+    the noise of every layer. What was evaluated is kept in the bundle until the network or the images change."""
     quantized = bundle.load_document("quantize")
+    network = bundle.load_network()
     model, info = load_model(quantized["checkpoint"], quantized["data"], quantized["size"])
-    dataset = load_dataset(info.data, "test", info.size)
-    comparison = compare(model, bundle.load_network(), dataset, limit=images or None, progress=progress)
+    dataset = _dataset(info, "test")
+    network_sum = hashlib.sha256(bundle.network_file.read_bytes()).hexdigest()
+    key = digest(network_sum, model_fingerprint(model), dataset.fingerprint)
+    file = PredictionFile(bundle.predictions_file, key)
+    comparison = compare(model, network, dataset, limit=images or None, file=file, progress=progress)
+    some, _ = dataset[:NOISE_IMAGES]
+    fake, integer = (signal_to_noise(model, network, some, fake=fake) for fake in (True, False))
     document = {
         "float_top1": comparison.float_top1,
+        "fake_top1": comparison.fake_top1,
         "integer_top1": comparison.integer_top1,
+        "fake_agreement": comparison.fake_agreement,
         "agreement": comparison.agreement,
         "test_images": comparison.images,
+        "signal_to_noise": [{"layer": name, "fake_db": fake[name], "integer_db": integer[name]} for name in integer],
     }
     bundle.write_document("evaluate", document)
+    return document
+
+
+def ablation_stage(
+    folder: Path,
+    checkpoints: Sequence[str],
+    *,
+    kind: str = "recipe",
+    data: str | None = None,
+    size: int | None = None,
+    images: int = 0,
+    seeds: int = 3,
+    calibration_images: int = 512,
+    command: str = "",
+    progress: Progress | None = None,
+) -> dict[str, object]:
+    """Measure the rows of a table in `ABLATIONS` on networks (see `load_model`), on the first `images` test images (0:
+    all). Writes `KIND.json`, `KIND.md`, and `KIND.png` into `folder`, where predictions are kept too."""
+    title, rows = ABLATIONS[kind]
+    subjects = []
+    for checkpoint in checkpoints:
+        model, info = load_model(checkpoint, data, size)
+        subjects.append(
+            Subject(
+                name=checkpoint,
+                model=model,
+                mean=info.mean,
+                std=info.std,
+                train=_dataset(info, "train"),
+                test=_dataset(info, "test"),
+            )
+        )
+    results = ablate(
+        subjects,
+        folder / "predictions",
+        rows=rows,
+        seeds=seeds,
+        limit=images or None,
+        calibration_images=calibration_images,
+        progress=progress,
+    )
+    document = {
+        "command": command,
+        "calibration_images": calibration_images,
+        "configurations": {name: asdict(config) for name, config in rows.items()},
+        "results": [asdict(result) for result in results],
+    }
+    write_if_changed(folder / f"{kind}.json", json.dumps(document, indent=2) + "\n")
+    write_if_changed(folder / f"{kind}.md", ablation_markdown(title, results, command, calibration_images))
+    write_if_changed(folder / f"{kind}.png", ablation_picture(results))
     return document
 
 

@@ -8,13 +8,20 @@ from quant.data.cache import DEFAULT_CACHE, DataError
 from quant.data.cifar10 import load_cifar10, load_cifar10_folder
 from quant.data.dataset import Dataset, normalise
 from quant.data.fashion_mnist import load_fashion_mnist
-from quant.data.image_folder import ImageFolder
+from quant.data.image_folder import CROP_RATIO, ImageFolder
 from quant.data.noise import NoiseDataset
 
 __all__ = ["DataError", "Dataset", "load_dataset", "normalise"]
 
 
-def load_dataset(name_or_path: str | Path, split: str, size: int, *, cache: Path = DEFAULT_CACHE) -> Dataset:
+def load_dataset(
+    name_or_path: str | Path,
+    split: str,
+    size: int,
+    *,
+    crop_ratio: float = CROP_RATIO,
+    cache: Path = DEFAULT_CACHE,
+) -> Dataset:
     """Load a data set.
 
     Parameters
@@ -23,6 +30,7 @@ def load_dataset(name_or_path: str | Path, split: str, size: int, *, cache: Path
         ``cifar-10-batches-py`` folder or of an image folder with one sub-folder per class.
     split : "train" or "test".
     size : height and width of the images handed out.
+    crop_ratio : of the pictures of an image folder; see `quant.data.image_folder`.
     cache : folder for downloads and decoded arrays.
 
     Raises
@@ -41,7 +49,7 @@ def load_dataset(name_or_path: str | Path, split: str, size: int, *, cache: Path
     if (folder / "test_batch").exists():
         return load_cifar10_folder(folder, split, size)
     if folder.is_dir():
-        return ImageFolder(folder, split, size)
+        return ImageFolder(folder, split, size, crop_ratio)
     raise DataError(
         f"unknown data set {str(name_or_path)!r}; choose 'cifar10', 'fashion-mnist', 'noise' or the path of a folder "
         "with one sub-folder of pictures per class"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -49,6 +51,23 @@ class Dataset(ABC):
     def _images(self, indices: np.ndarray) -> np.ndarray:
         """Make the images of these indices, (n, size, size, 3) uint8."""
 
+    @abstractmethod
+    def _content(self) -> bytes:
+        """What tells this set's images from those of other sets of the same name, size and labels."""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest that changes with the images or their labels."""
+        digest = hashlib.sha256(repr((self.name, self.size, self.class_names)).encode())
+        digest.update(self.labels.tobytes())
+        digest.update(self._content())
+        return digest.hexdigest()
+
+    def sample(self, count: int, seed: int = 0) -> np.ndarray:
+        """Images of `count` indices (all, if there are fewer) drawn without replacement: (n, size, size, 3) uint8."""
+        order = np.random.default_rng(seed).permutation(len(self))
+        return self._images(np.sort(order[:count]))
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -76,6 +95,9 @@ class ArrayDataset(Dataset):
 
     def _images(self, indices: np.ndarray) -> np.ndarray:
         return upsample(self.native[indices], self.size)
+
+    def _content(self) -> bytes:
+        return self.native.tobytes()
 
 
 def normalise(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:

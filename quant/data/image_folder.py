@@ -1,7 +1,7 @@
 """Image folders in ImageNet's layout: one sub-folder per class.
 
-Preprocessing is the official EfficientViT evaluation: resize the shorter side to
-``ceil(size / 0.95)`` pixels (bicubic), then crop the centre.
+Preprocessing is that of evaluations on ImageNet: resize the shorter side to ``ceil(size / crop_ratio)`` pixels
+(bicubic), then crop the centre. The official EfficientViT evaluation has a crop ratio of 0.95 at every size.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class ImageFolder(Dataset):
     root : the folder.
     split : "train" (folder ``train``) or "test" (folder ``val`` or ``test``).
     size : height and width of the crops.
+    crop_ratio : part of the resized picture's shorter side that the crop takes, above 0, at most 1.
 
     Members
     -------
@@ -47,7 +48,8 @@ class ImageFolder(Dataset):
     DataError : no such folder, or no pictures in it.
     """
 
-    def __init__(self, root: Path, split: str, size: int) -> None:
+    def __init__(self, root: Path, split: str, size: int, crop_ratio: float = CROP_RATIO) -> None:
+        self.crop_ratio = crop_ratio
         folder = _split_folder(root, split)
         names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
         files = [
@@ -77,17 +79,21 @@ class ImageFolder(Dataset):
             images[position] = self._read(self.files[index])
         return images
 
+    def _content(self) -> bytes:
+        files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in self.files]
+        return repr((self.crop_ratio, files)).encode()
+
     def _read(self, path: Path) -> np.ndarray:
         try:
             with Image.open(path) as picture:
-                return preprocess(picture, self.size)
+                return preprocess(picture, self.size, self.crop_ratio)
         except (OSError, SyntaxError, ValueError) as error:
             raise DataError(f"{path} cannot be decoded ({error}); replace or remove it") from error
 
 
-def preprocess(picture: Image.Image, size: int) -> np.ndarray:
+def preprocess(picture: Image.Image, size: int, crop_ratio: float = CROP_RATIO) -> np.ndarray:
     """Resize and crop one picture; returns (size, size, 3) uint8."""
-    short = math.ceil(size / CROP_RATIO)
+    short = math.ceil(size / crop_ratio)
     picture = picture.convert("RGB")
     width, height = picture.size
     if width <= height:

@@ -39,3 +39,6 @@ class NoiseDataset(Dataset):
 
     def _images(self, indices: np.ndarray) -> np.ndarray:
         return np.concatenate([noise_images(1, self.size, self.first_seed + int(i)) for i in indices])
+
+    def _content(self) -> bytes:
+        return str(self.first_seed).encode()

@@ -10,6 +10,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from quant.data.image_folder import CROP_RATIO
 from quant.models.efficientvit import EFFICIENTVIT, EfficientViT, build_efficientvit
 
 __all__ = ["CheckpointError", "CheckpointInfo", "is_own_checkpoint", "read_checkpoint", "save_checkpoint"]
@@ -36,6 +37,7 @@ class CheckpointInfo:
     seed : seed of the training run.
     command : the command line that made it.
     note : anything else a reader should know, e.g. epochs and wall time.
+    crop_ratio : of the test pictures, where the data is an image folder; see ``quant.data.image_folder``.
     """
 
     model: str
@@ -48,6 +50,7 @@ class CheckpointInfo:
     seed: int
     command: str
     note: str = ""
+    crop_ratio: float = CROP_RATIO
 
 
 def save_checkpoint(path: Path | str, model: EfficientViT, info: CheckpointInfo) -> None:

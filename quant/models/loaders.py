@@ -14,10 +14,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from quant.data.image_folder import CROP_RATIO
 from quant.models.checkpoint import CheckpointError
 from quant.models.efficientvit import EFFICIENTVIT, EfficientViT, build_efficientvit
 
-__all__ = ["CheckpointError", "load_checkpoint"]
+__all__ = ["CheckpointError", "evaluation_crop", "load_checkpoint"]
 
 # timm prefix -> official prefix.
 TIMM_PREFIXES = (
@@ -29,6 +30,9 @@ TIMM_PREFIXES = (
     (re.compile(r"^head\.classifier\.1\."), "head.op_list.2.norm."),
     (re.compile(r"^head\.classifier\.4\."), "head.op_list.3.linear."),
 )
+
+# timm evaluates checkpoints of more than this size on whole pictures, without the border that others crop off.
+TIMM_CROPPED_SIZE = 224
 
 STEM_KEY = "backbone.input_stem.op_list.0.conv.weight"
 CLASSIFIER_KEY = "head.op_list.3.linear.weight"
@@ -62,6 +66,13 @@ def load_checkpoint(path: Path | str, name: str | None = None, num_classes: int 
     # Strict but for the batch norms' step counters, which some files lack and inference ignores.
     model.load_state_dict(tensors, strict=False)
     return model.eval()
+
+
+def evaluation_crop(path: Path | str, size: int) -> float:
+    """Crop ratio (see `quant.data.image_folder`) with which the makers of a checkpoint evaluate it at an input size."""
+    path = Path(path)
+    from_timm = any(_official_key(key) != key for key in _state_dict(path, _read(path)))
+    return 1.0 if from_timm and size > TIMM_CROPPED_SIZE else CROP_RATIO
 
 
 def _read(path: Path) -> object:

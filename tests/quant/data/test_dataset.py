@@ -37,6 +37,25 @@ def test_batches_cover_the_set_in_order(data):
     assert np.concatenate([labels for _, labels in batches]).tolist() == list(range(10))
 
 
+def test_samples_are_drawn_by_seed(data):
+    first, again, other = (data.sample(4, seed) for seed in (1, 1, 2))
+    assert first.shape == (4, 64, 64, 3) and np.array_equal(first, again) and not np.array_equal(first, other)
+    numbers = data.sample(99)[:, 0, 0, 0].tolist()
+    assert numbers == list(range(10))
+
+
+def test_fingerprints_tell_sets_apart(data):
+    def of(**changes):
+        values = {key: value for key, value in vars(data).items() if key != "fingerprint"} | changes
+        return ArrayDataset(**values).fingerprint
+
+    assert of() == data.fingerprint
+    changed = (
+        of(size=96), of(name="others"), of(labels=data.labels[::-1].copy()), of(native=data.native + 1)
+    )  # fmt: skip
+    assert len({data.fingerprint, *changed}) == 5
+
+
 def test_normalise():
     images = np.zeros((2, 4, 5, 3), np.uint8)
     images[0, 1, 2] = (255, 51, 0)

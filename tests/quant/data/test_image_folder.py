@@ -51,6 +51,20 @@ def test_preprocessing_resizes_the_shorter_side_and_crops_the_centre():
     assert np.array_equal(preprocess(half, 224), np.asarray(resized)[6:230, 38:262])
 
 
+def test_crop_ratio():
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 80, 3), dtype=np.uint8))
+    assert np.array_equal(preprocess(picture, 64, 1.0), np.asarray(picture)[:, 8:72])
+    assert np.array_equal(preprocess(picture, 56, 0.875), np.asarray(picture)[4:60, 12:68])
+
+
+def test_fingerprint_changes_with_files_and_crops(folder):
+    before = load_dataset(folder, "test", 32).fingerprint
+    assert load_dataset(folder, "test", 32).fingerprint == before
+    assert load_dataset(folder, "test", 32, crop_ratio=1.0).fingerprint != before
+    save(folder / "val" / "n01" / "c.png", (255, 0, 1))
+    assert load_dataset(folder, "test", 32).fingerprint != before
+
+
 def test_grey_and_palette_pictures_become_rgb():
     assert preprocess(Image.new("L", (40, 40), 7), 32).tolist() == [[[7, 7, 7]] * 32] * 32
     assert preprocess(Image.new("P", (40, 40)), 32).shape == (32, 32, 3)

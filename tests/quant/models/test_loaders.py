@@ -9,7 +9,7 @@ from random_network import randomise
 from safetensors.torch import save_file
 
 from quant.models.efficientvit import EFFICIENTVIT, build_efficientvit
-from quant.models.loaders import CheckpointError, load_checkpoint
+from quant.models.loaders import CheckpointError, evaluation_crop, load_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +59,16 @@ def test_every_form_gives_the_same_network(model, tmp_path, form):
     assert loaded.config == model.config
     assert not loaded.training
     assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in model.state_dict().items())
+
+
+def test_crop_ratios_are_those_of_the_checkpoint_makers(model, tmp_path):
+    save_file(model.state_dict(), tmp_path / "official.safetensors")
+    save_file(timm_state(model.state_dict()), tmp_path / "timm.safetensors")
+    crops = {
+        name: [evaluation_crop(tmp_path / f"{name}.safetensors", size) for size in (224, 256, 288)]
+        for name in ("official", "timm")
+    }
+    assert crops == {"official": [0.95, 0.95, 0.95], "timm": [0.95, 1.0, 1.0]}
 
 
 @pytest.mark.parametrize("name", EFFICIENTVIT)

@@ -1,0 +1,72 @@
+"""The ablation's results as a table and a picture."""
+
+import io
+import statistics
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from quant.ablation import Result
+
+__all__ = ["ablation_markdown", "ablation_picture"]
+
+
+def ablation_markdown(title: str, results: Sequence[Result], command: str, calibration_images: int) -> str:
+    """One table per network; mean and standard deviation over the seeds, in percent."""
+    seeds = len({x.seed for x in results})
+    lines = [
+        f"# {title}",
+        "",
+        f"Integer networks on the first {results[0].images:,} test images, calibrated on {calibration_images} images",
+        f"drawn by each of {seeds} seeds; mean and standard deviation over the seeds, in percent.",
+        "",
+        f"    {command}",
+    ]
+    for network, rows in _grouped(results).items():
+        exact = next(iter(rows.values()))[0].float_top1
+        lines += [
+            "",
+            f"## {network}",
+            f"Float top-1: {exact:.2%}.",
+            "",
+            "| quantization | top-1 | against float | same class as float |",
+            "| --- | --- | --- | --- |",
+        ]
+        for name, runs in rows.items():
+            accuracy, agreement = [x.top1 for x in runs], [x.agreement for x in runs]
+            change = statistics.mean(accuracy) - exact
+            lines.append(f"| {name} | {_spread(accuracy)} | {100 * change:+.2f} | {_spread(agreement)} |")
+    return "\n".join(lines) + "\n"
+
+
+def ablation_picture(results: Sequence[Result]) -> bytes:
+    """Bars of mean top-1 with its standard deviation, beside the float network's; a PNG."""
+    grouped = _grouped(results)
+    longest = max(len(rows) for rows in grouped.values())
+    figure = Figure(figsize=(5 * len(grouped) + 2, 0.3 * longest + 1), layout="constrained")
+    for axes, (network, rows) in zip(figure.subplots(1, len(grouped), sharey=True, squeeze=False)[0], grouped.items()):
+        accuracy = [[100 * x.top1 for x in runs] for runs in rows.values()]
+        spread = [statistics.stdev(x) if len(x) > 1 else 0.0 for x in accuracy]
+        axes.barh(list(rows), [statistics.mean(x) for x in accuracy], xerr=spread, color="#2a7f62", ecolor="#e0a030")
+        axes.axvline(100 * next(iter(rows.values()))[0].float_top1, color="black", label="float")
+        axes.set_ylim(longest - 0.5, -0.5)
+        axes.set_title(network)
+        axes.set_xlabel("top-1 in percent")
+        axes.legend(loc="lower left")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _grouped(results: Sequence[Result]) -> dict[str, dict[str, list[Result]]]:
+    """Results by network and row, in order."""
+    grouped: dict[str, dict[str, list[Result]]] = {}
+    for result in results:
+        grouped.setdefault(result.network, {}).setdefault(result.row, []).append(result)
+    return grouped
+
+
+def _spread(shares: Sequence[float]) -> str:
+    percent = [100 * x for x in shares]
+    deviation = f" ± {statistics.stdev(percent):.2f}" if len(percent) > 1 else ""
+    return f"{statistics.mean(percent):.2f}{deviation}"
