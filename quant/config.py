@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from quant.observers import OBSERVERS
 
-__all__ = ["QuantizerConfig"]
+__all__ = ["QuantizerConfig", "Reconstruction"]
 
 #: of the input of depthwise filters: one scale; Trio-ViT's channel-wise migration; a scale and zero-point per channel
 DepthwiseInput = Literal["tensor", "migration", "channel"]
@@ -30,14 +31,30 @@ _CHOICES = {
     "attention_state": get_args(StateScales),
     "divisor": get_args(Divisor),
 }
+LAYER_BITS = (2, 8)
 _RANGES = {
-    "weight_bits": (2, 8),
-    "act_bits": (2, 8),
+    "weight_bits": LAYER_BITS,
+    "act_bits": LAYER_BITS,
     "state_bits": (2, 8),
     "divisor_mantissa_bits": (0, 10),
     "table_index_bits": (4, 12),
     "batch_size": (1, 4096),
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruction:
+    """How blocks are reconstructed: see `quant.reconstruction`. Learning rates are Adam's, and fall to 0."""
+
+    iterations: int = 600  #: of every block
+    batch_size: int = 32  #: images per iteration; fewer where maps are large
+    rounding_rate: float = 1e-1
+    bias_rate: float = 1e-2
+    step_rate: float = 1e-3
+    rounding_weight: float = 0.1  #: of the penalty for shares between 0 and 1, beside the error relative to that before
+    warm_up: float = 0.2  #: part of the iterations without that penalty
+    keep: float = 0.5  #: part of the activations inside a block that is left unquantized, at random (QDrop)
+    seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +67,8 @@ class QuantizerConfig:
 
     weight_bits: int = 8
     act_bits: int = 8
+    layer_weight_bits: Mapping[str, int] = field(default_factory=dict)  #: of these nodes, where not `weight_bits`
+    layer_act_bits: Mapping[str, int] = field(default_factory=dict)  #: of these nodes' outputs, where not `act_bits`
     state_bits: int = 8  #: of the linear-attention state and row sums
     divisor_mantissa_bits: int = 8  #: index bits of the reciprocal table; 0 is Trio-ViT's power-of-two divisor
     table_index_bits: int = 10  #: index bits of the activation tables
@@ -61,16 +80,28 @@ class QuantizerConfig:
     attention_state: StateScales = "head"
     divisor: Divisor = "reciprocal"
     bias_correction: bool = True  #: take the mean errors that codes cause out of the biases
+    reconstruction: Reconstruction | None = None  #: adapt rounding, biases, and steps of each block; minutes
     batch_size: int = 32  #: calibration images at a time
 
     def __post_init__(self) -> None:
-        for name, (low, high) in _RANGES.items():
-            value = getattr(self, name)
+        values = {name: getattr(self, name) for name in _RANGES}
+        values |= {f"layer_weight_bits[{name}]": bits for name, bits in self.layer_weight_bits.items()}
+        values |= {f"layer_act_bits[{name}]": bits for name, bits in self.layer_act_bits.items()}
+        for name, value in values.items():
+            low, high = _RANGES.get(name, LAYER_BITS)
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
                 raise ValueError(f"{name} = {value!r} is not an integer from {low} to {high}")
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} = {getattr(self, name)!r} is not one of {', '.join(choices)}")
+
+    def weight_bits_of(self, name: str) -> int:
+        """Of a convolution's weights."""
+        return self.layer_weight_bits.get(name, self.weight_bits)
+
+    def act_bits_of(self, name: str) -> int:
+        """Of a node's output."""
+        return self.layer_act_bits.get(name, self.act_bits)
 
     @classmethod
     def plain(cls, **changes: object) -> QuantizerConfig:

@@ -37,10 +37,12 @@ class Reader:
     ----------
     importance : (C,) noise power in the reader's outputs for noise power 1 in each channel.
     weight : (O, C) weights that absorb the scales and are quantized afterwards; None if scales are absorbed exactly.
+    weight_bits : of those.
     """
 
     importance: Tensor
     weight: Tensor | None = None
+    weight_bits: int = 8
 
 
 def equalized_format(
@@ -48,7 +50,6 @@ def equalized_format(
     readers: Sequence[Reader],
     *,
     act_bits: int,
-    weight_bits: int,
     observer: str,
     shared_zero: bool,
 ) -> AffineFormat:
@@ -67,7 +68,7 @@ def equalized_format(
     best, least = None, torch.inf
     for form in _candidates(low, high, act_bits, shared_zero, exponents, shrinks):
         noise = code_error(values, shares, form.scale.float(), form.zero.float(), act_bits).double()
-        total = sum(_relative_noise(reader, noise, power, form.scale, weight_bits) for reader in readers)
+        total = sum(_relative_noise(reader, noise, power, form.scale) for reader in readers)
         if total < least:
             best, least = form, total
     return best
@@ -93,7 +94,9 @@ def attention_format(
     power = (values.square() * shares).sum(1).double().reshape(-1, head_dim).sum(1)
     best, least = None, torch.inf
     for zero in _shared_zeros(low, high, levels):
-        scale = _coupled(_needed_scale(low, high, zero, levels).reshape(-1, 3, head_dim)).flatten()
+        need = _needed_scale(low, high, zero, levels).reshape(-1, 3, head_dim)
+        # q, k, and v may be of very different sizes: the quotient does not depend on that of k.
+        scale = _coupled(torch.stack([_floored(part) for part in need.unbind(1)], 1)).flatten()
         form = AffineFormat(scale, zero.expand(len(scale)), bits)
         noise = code_error(values, shares, scale.float(), form.zero.float(), bits).double().reshape(-1, head_dim).sum(1)
         total = float((noise / power.clamp(min=1e-30)).sum())
@@ -114,7 +117,7 @@ def _candidates(
 ) -> Iterator[AffineFormat]:
     levels = (1 << bits) - 1
     for zero in _shared_zeros(low, high, levels) if shared_zero else [None]:
-        need = _floored((high - low) / levels) if zero is None else _needed_scale(low, high, zero, levels)
+        need = _floored((high - low) / levels) if zero is None else _floored(_needed_scale(low, high, zero, levels))
         common = float(need.max())
         for exponent in exponents:
             for shrink in shrinks if exponent < 1.0 else (1.0,):
@@ -125,7 +128,7 @@ def _candidates(
 
 def _needed_scale(low: Tensor, high: Tensor, zero: Tensor, levels: int) -> Tensor:
     """The least scale with which each channel's range fits around a zero-point."""
-    return _floored(torch.maximum(-low / zero.clamp(min=1), high / (levels - zero).clamp(min=1)))
+    return torch.maximum(-low / zero.clamp(min=1), high / (levels - zero).clamp(min=1))
 
 
 def _floored(scale: Tensor) -> Tensor:
@@ -140,13 +143,13 @@ def _shared_zeros(low: Tensor, high: Tensor, levels: int) -> list[Tensor]:
     return [torch.tensor([round(first + (middle - first) * step / 4)]) for step in range(5)]
 
 
-def _relative_noise(reader: Reader, noise: Tensor, power: Tensor, scale: Tensor, weight_bits: int) -> float:
+def _relative_noise(reader: Reader, noise: Tensor, power: Tensor, scale: Tensor) -> float:
     """Noise power over signal power in the reader's outputs, as if channels were independent."""
     signal = (reader.importance * power).sum()
     total = (reader.importance * noise).sum()
     if reader.weight is not None:
         scaled = reader.weight * scale
-        codes, weight_scale = quantize_weight(scaled, weight_bits, clip=False)
+        codes, weight_scale = quantize_weight(scaled, reader.weight_bits, clip=False)
         error = (codes.double() * weight_scale[:, None] - scaled) / scale
         total = total + (error.square() * power).sum()
     return float(total / signal.clamp(min=1e-30))

@@ -5,7 +5,7 @@ Calibration, quantization and comparison all walk this list, so node names are d
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -43,13 +43,17 @@ class FloatNode:
 
 @dataclass(frozen=True, kw_only=True)
 class FloatConv(FloatNode):
-    """Convolution, then hard swish or the addition of the second input. Inner tensor: "linear", before those."""
+    """Convolution, then hard swish, ReLU6, or the addition of the second input. Inner tensor: "linear", before those.
+
+    Hard swish needs a table; ReLU6 is what codes do that stand for 0 to 6 at most and clamp.
+    """
 
     weight: Tensor  #: (O, C/groups, k, k)
     bias: Tensor  #: (O,)
     stride: int = 1
     groups: int = 1
     activation: bool = False
+    relu6: bool = False
 
     @property
     def is_depthwise(self) -> bool:
@@ -59,7 +63,7 @@ class FloatConv(FloatNode):
     def run(self, x: Tensor, residual: Tensor | None = None) -> dict[str, Tensor]:
         padding = self.weight.shape[-1] // 2
         linear = F.conv2d(x, self.weight, self.bias, self.stride, padding, groups=self.groups)
-        output = F.hardswish(linear) if self.activation else linear
+        output = F.hardswish(linear) if self.activation else F.relu6(linear) if self.relu6 else linear
         return {"linear": linear, "output": output if residual is None else output + residual}
 
 
@@ -117,16 +121,37 @@ class FloatGraph:
         object.__setattr__(self, "readers", readers)
 
     @classmethod
-    def from_model(cls, model: EfficientViT) -> FloatGraph:
-        """Flatten a model; batch norms are folded into the convolutions."""
+    def from_model(cls, model: EfficientViT | FloatGraph) -> FloatGraph:
+        """Flatten a model; batch norms are folded into the convolutions. A graph is returned as it is."""
+        if isinstance(model, FloatGraph):
+            return model
         return cls(tuple(_Flattener(fold_batch_norms(model)).nodes))
+
+    def blocks(self) -> list[tuple[FloatNode, ...]]:
+        """The nodes in blocks of one input each: MBConv, DSConv, or attention; in the head, a linear layer with what
+        pools or normalises its output."""
+        blocks: list[list[FloatNode]] = []
+        last = None
+        for node in self.nodes:
+            name = node.name.rpartition(".")[0]
+            if name == last and not (name == "head" and isinstance(node, FloatConv)):
+                blocks[-1].append(node)
+            else:
+                blocks.append([node])
+            last = name
+        return [tuple(block) for block in blocks]
 
     @torch.no_grad()
     def run(self, x: Tensor) -> Iterator[tuple[FloatNode, dict[str, Tensor]]]:
         """Yield each node with its tensors, in order, for normalised images (N, 3, H, W)."""
-        live = {INPUT: x}
+        yield from self.run_block(self.nodes, x)
+
+    @torch.no_grad()
+    def run_block(self, block: Sequence[FloatNode], x: Tensor) -> Iterator[tuple[FloatNode, dict[str, Tensor]]]:
+        """Yield the nodes of a block with their tensors, given its input (N, C, H, W)."""
+        live = {block[0].inputs[0]: x}
         waiting = {name: len(nodes) for name, nodes in self.readers.items()}
-        for node in self.nodes:
+        for node in block:
             result = node.run(*(live[name] for name in node.inputs))
             live[node.name] = result["output"]
             yield node, result

@@ -278,11 +278,15 @@ class LinearAttention(Node):
                 divisors.append(numerics.matmul(sums.unsqueeze(1), q).reshape(n, 1, h, w))
                 head += 1
         acc, divisor = torch.cat(numerators, 1), torch.cat(divisors, 1).long()
+        r, e = self.reciprocal(divisor)
+        return self.requant(acc, reciprocal=(r.repeat_interleave(d, 1), e.repeat_interleave(d, 1)))
+
+    def reciprocal(self, divisor: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised reciprocals (r, e) of the divisors (N, heads, H, W), or of their codes."""
         if self.divisor_multiplier is not None:
             per_head = (x.reshape(1, -1, 1, 1) for x in (self.divisor_multiplier, self.divisor_shift))
             divisor = numerics.uniform_divisor(divisor, *per_head)
-        r, e = numerics.reciprocal(divisor, self.mantissa_bits)
-        return self.requant(acc, reciprocal=(r.repeat_interleave(d, 1), e.repeat_interleave(d, 1)))
+        return numerics.reciprocal(divisor, self.mantissa_bits)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,60 +1,36 @@
 """Post-training quantization: a float EfficientViT and calibration images become an `IntegerNetwork`.
 
 First the float network runs on the calibration images, watched by observers. Then every operation gets the integers
-that make it compute the same thing on codes: ranges give scales and zero-points, scales give multipliers and shifts,
-zero-points and biases are folded together, image normalisation is folded into the first convolution.
+that make it compute the same thing on codes (`quant.builder`), block by block. With reconstruction, each block is
+then adapted (`quant.reconstruction`), given what the integer blocks before it really put out.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from quant import numerics
-from quant.attention import divisor_steps, state_units
-from quant.config import QuantizerConfig
+from quant.builder import Builder, QuantizationError, map_format
+from quant.config import QuantizerConfig, Reconstruction
 from quant.data import normalise
-from quant.equalize import Reader, attention_format, equalized_format
-from quant.graph import INPUT, FloatAttention, FloatConv, FloatGraph, FloatLayerNorm, FloatNode, FloatPool
-from quant.integer_network import AveragePool, Conv, Input, IntegerNetwork, LayerNorm, LinearAttention, Node, Requant
+from quant.graph import FloatGraph
+from quant.integer_network import IntegerNetwork
 from quant.models.efficientvit import EfficientViT
-from quant.numerics import Operand
-from quant.observers import Extremes, Histogram, affine_range
-from quant.scales import (
-    BIAS_LIMIT,
-    AffineFormat,
-    fixed_point,
-    hardswish_table,
-    quantize_weight,
-    shared_fixed_point,
-    signed_fixed_point,
-)
-from quant.trio_vit import migrated_format, shifted_format
+from quant.observers import Extremes, Histogram
+from quant.reconstruction.reconstruct import Reconstructor
 
-__all__ = ["QuantizationError", "QuantizerConfig", "calibrate", "quantize"]
+__all__ = ["QuantizationError", "QuantizerConfig", "Reconstruction", "calibrate", "quantize"]
 
-#: the largest calibrated class score takes this part of the 16-bit range
-SCORE_SHARE = 0.5
-#: guard bits of a residual sum, where the 24-bit stage has room for them
-GUARD_BITS = 12
 #: images whose codes are followed through the integer network while it is made
 SAMPLE_IMAGES = 64
-#: of them at a time, which bounds the memory that integer operations take
-SAMPLE_BATCH = 16
-#: epsilon of LayerNorm in integers stays below this
-EPSILON_LIMIT = 1 << 40
+#: parts of the work that calibration takes, without and with reconstruction
+CALIBRATION_SHARE, CALIBRATION_SHARE_OF_MINUTES = 0.8, 0.05
 
 #: `progress(done, text)` is told how much of the work is done, 0..1, and what is going on
 Progress = Callable[[float, str], None]
-
-
-class QuantizationError(ValueError):
-    """A model or images that cannot be quantized; the message names the layer and what to do."""
 
 
 def quantize(
@@ -86,15 +62,10 @@ def quantize(
     images = np.asarray(images_uint8)
     _check_images(images, mean, std)
     graph = FloatGraph.from_model(model)
-    observers = calibrate(graph, images, mean, std, config, progress)
-    quantizer = _Quantizer(graph, observers, config, images.shape[1], mean, std)
-    # Spread over the set, in case it is sorted by class.
-    some = images[:: max(len(images) // SAMPLE_IMAGES, 1)][:SAMPLE_IMAGES]
-    quantizer.start(some)
-    for index, (node, tensors) in enumerate(graph.run(normalise(some, mean, std))):
-        if progress:
-            progress(0.8 + 0.2 * index / len(graph.nodes), f"quantizing {node.name}")
-        quantizer.add(node, tensors)
+    share = CALIBRATION_SHARE_OF_MINUTES if config.reconstruction else CALIBRATION_SHARE
+    observers = calibrate(graph, images, mean, std, config, _part(progress, 0.0, share))
+    builder = Builder(graph, observers, config, images.shape[1], mean, std)
+    builder = _build(builder, images, mean, std, _part(progress, share, 1.0))
     info = {
         "quantizer": asdict(config),
         "calibration_images": len(images),
@@ -102,10 +73,45 @@ def quantize(
         "std": [float(x) for x in std],
         "formats": {
             name: {"scale": form.scale.tolist(), "zero_point": form.zero.tolist()}
-            for name, form in quantizer.formats.items()
+            for name, form in builder.formats.items()
         },
     }
-    return IntegerNetwork(tuple(quantizer.nodes), info)
+    return IntegerNetwork(tuple(builder.nodes), info)
+
+
+def _part(progress: Progress | None, start: float, end: float) -> Progress:
+    """Progress of a part of the work."""
+    return lambda done, text: progress and progress(start + (end - start) * done, text)
+
+
+def _build(
+    builder: Builder, images: np.ndarray, mean: Sequence[float], std: Sequence[float], progress: Progress
+) -> Builder:
+    """All nodes, block by block."""
+    config, blocks = builder.config, builder.graph.blocks()
+    # Spread over the set, in case it is sorted by class.
+    sample = images[:: max(len(images) // SAMPLE_IMAGES, 1)][:SAMPLE_IMAGES]
+    builder.start(sample)
+    floats = normalise(sample, mean, std)
+    reconstructor = None
+    if config.reconstruction:
+        codes = builder.nodes[0].run(torch.from_numpy(images).permute(0, 3, 1, 2)).to(torch.uint8)
+        reconstructor = Reconstructor(builder.graph, config.reconstruction, codes, normalise(images, mean, std))
+    for index, block in enumerate(blocks):
+        report = _part(progress, index / len(blocks), (index + 1) / len(blocks))
+        tensors = list(builder.graph.run_block(block, floats))
+        before = builder.fork()
+        for node, values in tensors:
+            report(0.0, f"quantizing {node.name}")
+            builder.add(node, values)
+        if reconstructor:
+            learned = reconstructor.learn(block, builder, report)
+            candidate = before.fork(learned)
+            for node, values in tensors:
+                candidate.add(node, values)
+            builder = reconstructor.better(block, builder, candidate)
+        floats = tensors[-1][1]["output"]
+    return builder
 
 
 def _check_images(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -131,373 +137,16 @@ def calibrate(
     observers: dict[tuple[str, str], Extremes] = {}
     for start in range(0, len(images), config.batch_size):
         if progress:
-            progress(0.8 * start / len(images), f"calibrating on image {start + 1} of {len(images)}")
+            progress(start / len(images), f"calibrating on image {start + 1} of {len(images)}")
         batch = normalise(images[start : start + config.batch_size], mean, std)
         for node, tensors in graph.run(batch):
             for kind, values in tensors.items():
                 # Only the extremes of a sum's parts and of pre-activations matter; the rest needs distributions.
                 observer = observers.setdefault((node.name, kind), Extremes() if kind == "linear" else Histogram())
-                per_channel = kind == "output" and _map_format(graph, node, config) != "tensor"
+                per_channel = kind == "output" and map_format(graph, node, config) != "tensor"
                 channels_first = values.transpose(0, 1).flatten(1) if per_channel else values.reshape(1, -1)
                 try:
                     observer.update(channels_first)
                 except ValueError as error:
                     raise QuantizationError(f"{node.name}: {error}; the checkpoint is damaged") from error
     return observers
-
-
-def _map_format(graph: FloatGraph, node: FloatNode, config: QuantizerConfig) -> str:
-    """How a node's output gets its scales: the field of the configuration that is in charge of it, or "tensor"."""
-    readers = graph.readers[node.name]
-    if any(isinstance(reader, FloatAttention) for reader in readers):
-        return config.attention_input
-    if isinstance(node, FloatPool) or not readers or not all(isinstance(reader, FloatConv) for reader in readers):
-        return "tensor"
-    if all(reader.is_depthwise and reader.inputs[0] == node.name for reader in readers):
-        return config.depthwise_input
-    if isinstance(node, FloatConv) and node.is_depthwise and node.activation:
-        return config.second_pointwise_input
-    return config.pointwise_input
-
-
-class _Quantizer:
-    """Makes integer nodes one after the other; `formats` holds the format of every tensor made so far."""
-
-    def __init__(
-        self,
-        graph: FloatGraph,
-        observers: dict[tuple[str, str], Extremes],
-        config: QuantizerConfig,
-        size: int,
-        mean: Sequence[float],
-        std: Sequence[float],
-    ) -> None:
-        self.graph, self.observers, self.config = graph, observers, config
-        # Codes are the high bits of the bytes: code c stands for the middle of its bytes, `step * c + middle`.
-        step = 1 << (8 - config.act_bits)
-        middle = (step - 1) / 2
-        mean255, std255 = 255.0 * torch.tensor(mean).double(), 255.0 * torch.tensor(std).double()
-        zero = torch.round((mean255 - middle) / step).long().clamp(0, (1 << config.act_bits) - 1)
-        #: what the zero code of each colour really stands for
-        self.input_offset = (step * zero + middle - mean255) / std255
-        self.formats = {INPUT: AffineFormat(step / std255, zero, config.act_bits)}
-        self.nodes: list[Node] = [Input(name=INPUT, channels=3, size=size, bits=config.act_bits)]
-        #: real value of one accumulator unit of the convolutions
-        self.units: dict[str, Tensor] = {}
-        #: codes (N, C, H, W) of the sample images, of tensors that are still to be read
-        self.codes: dict[str, Tensor] = {}
-
-    def start(self, images: np.ndarray) -> None:
-        """Take the sample images (N, size, size, 3) uint8."""
-        self.codes[INPUT] = self.nodes[0].run(torch.from_numpy(images).permute(0, 3, 1, 2))
-
-    def add(self, node: FloatNode, tensors: dict[str, Tensor]) -> None:
-        """Append the integer node of a float one, given the float tensors of the sample images."""
-        makers = {
-            FloatConv: self._conv,
-            FloatAttention: self._attention,
-            FloatPool: self._pool,
-            FloatLayerNorm: self._layer_norm,
-        }
-        try:
-            made = makers[type(node)](node)
-        except ValueError as error:
-            raise QuantizationError(f"{node.name}: {error}") from error
-        sources = [self.codes[name] for name in made.inputs]
-        if isinstance(made, Conv) and self.config.bias_correction:
-            made = self._corrected(made, sources, tensors)
-        self.nodes.append(made)
-        batches = zip(*(source.split(SAMPLE_BATCH) for source in sources))
-        codes = torch.cat([made.run(*batch) for batch in batches])
-        self.codes[made.name] = codes if node is self.graph.nodes[-1] else codes.to(torch.uint8)
-        for name in made.inputs:
-            if self.graph.readers[name][-1] is node:
-                del self.codes[name]
-
-    def _corrected(self, node: Conv, sources: Sequence[Tensor], tensors: dict[str, Tensor]) -> Conv:
-        """Shift the biases by the mean error that the codes so far cause (bias correction, Nagel et al., ICCV 2019)."""
-        source, *residual = sources
-        wanted = tensors["linear"]
-        if residual:
-            # What the sum lacks, so that errors do not pile up along the residual path.
-            wanted = tensors["output"] - self.formats[node.inputs[1]].dequantize(residual[0])
-        sums = sum(node.accumulate(batch).sum((0, 2, 3)) for batch in source.split(SAMPLE_BATCH))
-        found = sums / (wanted.numel() / len(sums)) + node.requant.bias
-        error = torch.round(wanted.double().mean((0, 2, 3)) / self.units[node.name] - found)
-        # A filter of zeros has too small a unit to correct anything.
-        error = error.clamp(-BIAS_LIMIT, BIAS_LIMIT).long()
-        return replace(node, requant=replace(node.requant, bias=node.requant.bias + error))
-
-    # -- convolutions --
-
-    def _conv(self, node: FloatConv) -> Conv:
-        source = self.formats[node.inputs[0]]
-        weight, bias = node.weight.double(), node.bias.double()
-        if node.inputs[0] == INPUT:
-            bias = bias + (weight * self.input_offset[:, None, None]).sum((1, 2, 3))
-        zeros = source.zero.expand(weight.shape[1] * node.groups)
-
-        def of_inputs(values: Tensor) -> Tensor:
-            """Values of the input channels that each filter reads: (C,) to (O, C/groups, 1, 1)."""
-            return values.reshape(node.groups, -1).repeat_interleave(len(weight) // node.groups, 0)[:, :, None, None]
-
-        # Scales of input channels move into the weights; the codes then count in units of the filter's own scale.
-        weight = weight * of_inputs(source.scale.expand(len(zeros)))
-        codes, unit = quantize_weight(weight, self.config.weight_bits, least_scale=bias.abs() / BIAS_LIMIT)
-        self.units[node.name] = unit
-        folded = (codes.long() * of_inputs(zeros)).sum((1, 2, 3))
-        return Conv(
-            name=node.name,
-            inputs=node.inputs,
-            weight=codes,
-            requant=self._conv_requant(node, unit, torch.round(bias / unit).long() - folded),
-            pad_value=zeros.clone(),
-            stride=node.stride,
-            groups=node.groups,
-            weight_bits=self.config.weight_bits,
-        )
-
-    def _conv_requant(self, node: FloatConv, unit: Tensor, bias: Tensor) -> Requant:
-        if node.activation:
-            return self._activation_requant(node, unit, bias)
-        if len(node.inputs) == 2:
-            return self._residual_requant(node, unit, bias)
-        form = self._scores_format(node) if node is self.graph.nodes[-1] else self._output_format(node)
-        multiplier, shift = fixed_point(unit / form.scale)
-        return self._requant(node, form, bias=bias, multiplier=multiplier, shift=shift)
-
-    def _activation_requant(self, node: FloatConv | FloatLayerNorm, unit: Tensor, bias: Tensor) -> Requant:
-        form = self._output_format(node)
-        linear = self.observers[node.name, "linear"]
-        # Pre-activations beyond the range of the output would only be clamped.
-        largest = float((form.scale * ((1 << form.bits) - 1 - form.zero)).max())
-        high = min(float(linear.maximum.max()), _inverse_hardswish(largest))
-        table = hardswish_table(high, self.config.table_index_bits)
-        multiplier, shift = signed_fixed_point(unit / table.index_scale)
-        multiplier2, shift2 = shared_fixed_point(table.value_scale / form.scale)
-        # The scale is whatever the integers make it, so rounding the multiplier costs nothing.
-        exact = table.value_scale * 2.0**shift2 / multiplier2.double()
-        return self._requant(
-            node,
-            AffineFormat(exact, form.zero, form.bits),
-            bias=bias,
-            multiplier=multiplier,
-            shift=shift,
-            multiplier2=multiplier2,
-            shift2=shift2,
-            operand=Operand.TABLE,
-            table=table.entries,
-            index_zero=table.index_zero,
-        )
-
-    def _residual_requant(self, node: FloatConv, unit: Tensor, bias: Tensor) -> Requant:
-        form, residual = self._output_format(node), self.formats[node.inputs[1]]
-        linear = self.observers[node.name, "linear"]
-        smallest = float(form.scale.min())
-        reach = max(float(linear.maximum.max()), -float(linear.minimum.min()), smallest) / smallest
-        ratio = residual.scale / form.scale
-        # The stage may reach a quarter of its range, the multiplier must fit.
-        guard = min(
-            GUARD_BITS,
-            numerics.STAGE_BITS - 3 - math.ceil(math.log2(reach)),
-            numerics.MULTIPLIER2_BITS - 1 - math.floor(math.log2(float(ratio.max()))),
-        )
-        guard = max(guard, 0)
-        multiplier, shift = fixed_point(unit / form.scale * 2**guard)
-        multiplier2 = torch.round(ratio * 2**guard).long()
-        if int(multiplier2.max()) >= 1 << numerics.MULTIPLIER2_BITS:
-            raise ValueError(f"the residual's scale is {float(ratio.max()):g} times that of the sum")
-        return self._requant(
-            node,
-            form,
-            bias=bias,
-            multiplier=multiplier,
-            shift=shift,
-            multiplier2=multiplier2,
-            shift2=guard,
-            operand=Operand.RESIDUAL,
-            residual_zero=int(residual.zero[0]),
-        )
-
-    # -- everything else --
-
-    def _attention(self, node: FloatAttention) -> LinearAttention:
-        config = self.config
-        sources = [self.formats[name] for name in node.inputs]
-        codes = [self.codes[name].int() - int(source.zero[0]) for name, source in zip(node.inputs, sources)]
-        centred = torch.cat(codes, 1)
-        scales = torch.cat([source.scale.expand(len(codes[0][0])) for source in sources])
-        value_scale = scales.reshape(-1, 3, node.head_dim)[:, 2].flatten()
-        heads = len(value_scale) // node.head_dim
-        groups = heads if config.attention_state == "head" else len(sources)
-        state_unit, sum_unit = state_units(
-            centred, node.head_dim, value_scale, bits=config.state_bits, observer=config.observer, groups=groups
-        )
-        state_multiplier, state_shift = fixed_point(1.0 / state_unit)
-        sum_multiplier, sum_shift = fixed_point(1.0 / sum_unit)
-        divisor: dict[str, Tensor] = {}
-        if config.divisor == "uniform":
-            step = divisor_steps(centred, node.head_dim, sum_unit, bits=config.state_bits, groups=groups)
-            divisor["divisor_multiplier"], divisor["divisor_shift"] = fixed_point(1.0 / step)
-            sum_unit = sum_unit * step
-
-        # The quotient of integers N / D stands for N / D * state_unit / sum_unit * (scale of v): the scales of q and k
-        # cancel. It gets `fraction` bits such that what the output can hold fits in 16 bits.
-        form = self._output_format(node)
-        out = form.expand(len(value_scale))
-        largest = out.scale * (torch.maximum(out.zero, (1 << form.bits) - 1 - out.zero) + 1) / value_scale
-        reach = largest.reshape(len(state_unit), -1).amax(1) * sum_unit / state_unit
-        fraction = torch.floor(torch.log2(((1 << (numerics.OPERAND_BITS - 1)) - 1) / reach)).long().clamp(-16, 14)
-        unit = torch.ldexp(state_unit / sum_unit, -fraction).repeat_interleave(node.head_dim)
-        factor = unit * value_scale / out.scale
-        multiplier2, shift2 = shared_fixed_point(factor)
-        requant = self._requant(
-            node,
-            form,
-            bias=torch.zeros(len(factor), dtype=torch.int64),
-            multiplier=torch.zeros(1, dtype=torch.int64),
-            shift=(numerics.RECIPROCAL_BITS - fraction).repeat_interleave(node.head_dim),
-            multiplier2=multiplier2,
-            shift2=shift2,
-            operand=Operand.STAGE,
-        )
-        return LinearAttention(
-            name=node.name,
-            inputs=node.inputs,
-            head_dim=node.head_dim,
-            input_zero=tuple(int(source.zero[0]) for source in sources),
-            state_multiplier=state_multiplier,
-            state_shift=state_shift,
-            sum_multiplier=sum_multiplier,
-            sum_shift=sum_shift,
-            requant=requant,
-            state_bits=config.state_bits,
-            mantissa_bits=config.divisor_mantissa_bits,
-            **divisor,
-        )
-
-    def _pool(self, node: FloatPool) -> AveragePool:
-        form, source = self._output_format(node), self.formats[node.inputs[0]]
-        self.formats[node.name] = form
-        pixels = self._pixels(node)
-        multiplier, shift = fixed_point(source.scale / (form.scale * pixels))
-        return AveragePool(
-            name=node.name,
-            inputs=node.inputs,
-            bias=-pixels * int(source.zero),
-            multiplier=int(multiplier),
-            shift=int(shift),
-            zero_point=int(form.zero),
-            out_bits=form.bits,
-        )
-
-    def _layer_norm(self, node: FloatLayerNorm) -> LayerNorm:
-        source = self.formats[node.inputs[0]]
-        gain, shift = node.weight.double(), node.bias.double()
-        one = 1 << numerics.NORM_FRACTION_BITS
-        # A gain that is next to nothing beside its shift would make the bias too large.
-        least = shift.abs() * one / BIAS_LIMIT
-        gain = torch.where(gain.abs() < least, torch.where(gain < 0, -least, least), gain)
-        bias = torch.where(gain == 0, 0.0, shift * one / torch.where(gain == 0, 1.0, gain))
-        epsilon = round(node.epsilon * len(gain) ** 2 / float(source.scale) ** 2)
-        return LayerNorm(
-            name=node.name,
-            inputs=node.inputs,
-            epsilon=min(max(epsilon, 1), EPSILON_LIMIT - 1),
-            requant=self._activation_requant(node, gain / one, torch.round(bias).long()),
-        )
-
-    def _pixels(self, node: FloatPool) -> int:
-        """Pixels of the map that is pooled: the input's size, halved by every convolution of stride 2, squared."""
-        size = self.nodes[0].size
-        for conv in self.nodes:
-            if isinstance(conv, Conv) and conv.stride == 2:
-                size = (size - 1) // 2 + 1
-        return size * size
-
-    # -- formats and records --
-
-    def _output_format(self, node: FloatNode) -> AffineFormat:
-        config, histogram = self.config, self.observers[node.name, "output"]
-        kind = _map_format(self.graph, node, config)
-        if kind == "tensor":
-            return AffineFormat.from_range(*affine_range(histogram, config.act_bits, config.observer), config.act_bits)
-        if kind != "channel":
-            chosen = {"migration": migrated_format, "shift": shifted_format}[kind]
-            return chosen(histogram, config.act_bits, search=config.observer == "mse")
-        readers = self.graph.readers[node.name]
-        attention = [reader for reader in readers if isinstance(reader, FloatAttention)]
-        if attention:
-            return attention_format(
-                histogram,
-                attention[0].head_dim,
-                bits=config.act_bits,
-                observer=config.observer,
-                attention_only=len(readers) == 1,
-            )
-        return equalized_format(
-            histogram,
-            [_noise_reader(reader, node.name, len(histogram.counts)) for reader in readers],
-            act_bits=config.act_bits,
-            weight_bits=config.weight_bits,
-            observer=config.observer,
-            # The residual operand has one zero-point.
-            shared_zero=any(reader.inputs[0] != node.name for reader in readers),
-        )
-
-    def _scores_format(self, node: FloatNode) -> AffineFormat:
-        observer = self.observers[node.name, "output"]
-        largest = max(float(observer.maximum), -float(observer.minimum)) or 1.0
-        codes = (1 << (numerics.OPERAND_BITS - 1)) - 1
-        scale = torch.tensor([largest / (SCORE_SHARE * codes)], dtype=torch.float64)
-        return AffineFormat(scale, torch.zeros(1, dtype=torch.int64), numerics.OPERAND_BITS, signed=True)
-
-    def _requant(
-        self,
-        node: FloatNode,
-        form: AffineFormat,
-        *,
-        bias: Tensor,
-        multiplier: Tensor,
-        shift: Tensor,
-        multiplier2: Tensor | None = None,
-        **settings: object,
-    ) -> Requant:
-        """Record the format of the node's output, and give every channel its own values."""
-        self.formats[node.name] = form
-        channels = len(bias)
-
-        def per_channel(values: Tensor) -> Tensor:
-            return values.expand(channels).clone()
-
-        return Requant(
-            bias=bias,
-            multiplier=per_channel(multiplier),
-            shift=per_channel(shift),
-            zero_point=per_channel(form.zero),
-            multiplier2=per_channel(torch.zeros(1, dtype=torch.int64) if multiplier2 is None else multiplier2),
-            out_bits=form.bits,
-            signed=form.signed,
-            **settings,
-        )
-
-
-def _noise_reader(node: FloatConv, name: str, channels: int) -> Reader:
-    """How a convolution takes up noise in the tensor `name` of so many channels."""
-    if node.inputs[0] != name:
-        return Reader(torch.ones(channels, dtype=torch.float64))  # a residual sum passes it on
-    weight = node.weight.double()
-    if node.is_depthwise:
-        return Reader(weight.square().sum((1, 2, 3)))
-    # Grouped filters as full ones with zeros.
-    outputs, per_group, kernel, _ = weight.shape
-    full = torch.zeros(node.groups, outputs // node.groups, node.groups, per_group, kernel * kernel).double()
-    for group in range(node.groups):
-        full[group, :, group] = weight.flatten(2).reshape(node.groups, -1, per_group, kernel * kernel)[group]
-    full = full.reshape(outputs, channels, kernel * kernel)
-    return Reader(full.square().sum((0, 2)), full.sum(2) if kernel == 1 else None)
-
-
-def _inverse_hardswish(y: float) -> float:
-    """The non-negative x with hardswish(x) = y >= 0."""
-    return y if y >= 3.0 else (math.sqrt(9.0 + 24.0 * y) - 3.0) / 2.0

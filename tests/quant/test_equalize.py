@@ -48,17 +48,15 @@ def one_scale(values: torch.Tensor, bits: int) -> AffineFormat:
     return AffineFormat.from_range(*affine_range(histogram(values.reshape(1, -1)), bits, "mse"), bits).expand(CHANNELS)
 
 
-def choose(values: torch.Tensor, readers: list[Reader], *, weight_bits: int = 8, shared_zero: bool = False):
-    return equalized_format(
-        histogram(values), readers, act_bits=8, weight_bits=weight_bits, observer="mse", shared_zero=shared_zero
-    )
+def choose(values: torch.Tensor, readers: list[Reader], *, shared_zero: bool = False):
+    return equalized_format(histogram(values), readers, act_bits=8, observer="mse", shared_zero=shared_zero)
 
 
 @pytest.mark.parametrize("weight_bits", [4, 6, 8])
 @pytest.mark.parametrize("shared_zero", [False, True])
 def test_pointwise_outputs_have_less_noise(values, weight, weight_bits, shared_zero):
-    reader = Reader(weight.square().sum(0), weight)
-    form = choose(values, [reader], weight_bits=weight_bits, shared_zero=shared_zero)
+    reader = Reader(weight.square().sum(0), weight, weight_bits)
+    form = choose(values, [reader], shared_zero=shared_zero)
     noise = output_noise(values, weight, form, weight_bits)
     assert noise <= 1.02 * output_noise(values, weight, one_scale(values, 8), weight_bits)
     if weight_bits == 8:
@@ -75,8 +73,8 @@ def test_depthwise_filters_let_every_channel_have_its_own_scale(values):
 
 
 def test_coarse_weights_keep_the_scales_together(values, weight):
-    reader = Reader(weight.square().sum(0), weight)
-    fine, coarse = (choose(values, [reader], weight_bits=bits).scale for bits in (8, 3))
+    readers = (Reader(weight.square().sum(0), weight, bits) for bits in (8, 3))
+    fine, coarse = (choose(values, [reader]).scale for reader in readers)
     assert coarse.max() / coarse.min() < fine.max() / fine.min()
 
 

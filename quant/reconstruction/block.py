@@ -1,0 +1,195 @@
+"""A block of the integer network as a differentiable model of the same arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from quant import numerics
+from quant.graph import FloatAttention, FloatConv, FloatLayerNorm, FloatNode, FloatPool
+from quant.integer_network import Conv, LinearAttention, Node
+from quant.reconstruction.learned import Learned, LearnedConv
+from quant.reconstruction.rounding import AdaptiveRounding
+from quant.reconstruction.steps import LearnedSteps, pass_round
+from quant.scales import AffineFormat, per_filter
+
+__all__ = ["BlockModel"]
+
+
+class BlockModel(nn.Module):
+    """Computes the block's output, real values (N, C, H, W), from those of its input, as the integer nodes would.
+
+    Parameters
+    ----------
+    block : float nodes, in order; only the first input of the first one comes from outside.
+    nodes : their integer nodes, from which everything starts.
+    formats : of the block's input and of every node's output.
+    units : real value of one accumulator unit of each convolution, (O,).
+    """
+
+    def __init__(
+        self,
+        block: Sequence[FloatNode],
+        nodes: Sequence[Node],
+        formats: Mapping[str, AffineFormat],
+        units: Mapping[str, Tensor],
+    ) -> None:
+        super().__init__()
+        self._block = block
+        self.steps = nn.ModuleDict()
+        self.layers = nn.ModuleDict()
+        # A depthwise filter absorbs its channel's scale, whatever it becomes; others need the ratios as they are.
+        inner = {node.name: [reader for reader in block if node.name in reader.inputs] for node in block}
+        for node, made in zip(block, nodes, strict=True):
+            if isinstance(node, FloatConv):
+                layer = _ConvLayer(node, made, formats[node.inputs[0]].scale, units[node.name])
+            elif isinstance(node, FloatAttention):
+                layer = _AttentionLayer(made, [self.steps[_key(name)] for name in node.inputs])
+            else:
+                layer = _FixedLayer(node)
+            self.layers[_key(node.name)] = layer
+            if not formats[node.name].signed:
+                independent = inner[node.name] and all(
+                    isinstance(reader, FloatConv) and reader.is_depthwise for reader in inner[node.name]
+                )
+                self.steps[_key(node.name)] = LearnedSteps(formats[node.name], independent=bool(independent))
+        attention_inputs = {name for node in block if isinstance(node, FloatAttention) for name in node.inputs}
+        # The attention needs codes, and the loss the block's real output.
+        self._always_coded = attention_inputs | {block[-1].name}
+
+    def forward(self, x: Tensor, keep: float = 0.0) -> Tensor:
+        """`keep` is the part of the elements inside the block that is left unquantized, at random (QDrop)."""
+        live = {self._block[0].inputs[0]: x}
+        for node in self._block:
+            y = self.layers[_key(node.name)](*(live[name] for name in node.inputs))
+            if _key(node.name) in self.steps:
+                y = self.steps[_key(node.name)](y, 0.0 if node.name in self._always_coded else keep)
+            live[node.name] = y
+        return y
+
+    def shares(self) -> list[Tensor]:
+        """Of the last `forward`: how far every weight of each convolution has been rounded up, 0..1."""
+        return [layer.share for layer in self.layers.values() if isinstance(layer, _ConvLayer)]
+
+    def learned(self) -> Learned:
+        """What has been learned, hardened."""
+        convs, formats, units = {}, {}, {}
+        for node in self._block:
+            layer, key = self.layers[_key(node.name)], _key(node.name)
+            if isinstance(layer, _ConvLayer):
+                convs[node.name] = layer.learned()
+            if isinstance(layer, _AttentionLayer):
+                units[node.name] = layer.units()
+            if key in self.steps:
+                formats[node.name] = self.steps[key].format()
+        return Learned(convs, formats, units)
+
+
+def _key(name: str) -> str:
+    """PyTorch allows no dots in the names of modules."""
+    return name.replace(".", "/")
+
+
+class _FixedLayer(nn.Module):
+    """Pooling or LayerNorm: only the step of the output is learned."""
+
+    def __init__(self, node: FloatPool | FloatLayerNorm) -> None:
+        super().__init__()
+        self._node = node
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._node.run(x)["output"]
+
+
+class _ConvLayer(nn.Module):
+    """Convolution with learned rounding and biases, then hard swish or a residual sum.
+
+    Parameters
+    ----------
+    node, made : the float and the integer convolution.
+    source_scale : of the channels that it reads, or of all.
+    unit : (O,) real value of one accumulator unit.
+    """
+
+    def __init__(self, node: FloatConv, made: Conv, source_scale: Tensor, unit: Tensor) -> None:
+        super().__init__()
+        self._node = node
+        zeros, scales = (per_filter(x, node.weight, node.groups) for x in (made.pad_value, source_scale))
+        step = unit.reshape(-1, 1, 1, 1) / scales
+        self.rounding = AdaptiveRounding(node.weight, step, numerics.weight_range(made.weight_bits)[1])
+        self.register_buffer("start", unit * (made.requant.bias + (made.weight.long() * zeros).sum((1, 2, 3))))
+        # Biases are learned in units of the filter's step, which makes one learning rate suit all.
+        self.register_buffer("unit", step.mean((1, 2, 3)))
+        self.shift = nn.Parameter(torch.zeros(len(unit)))
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        node, bias = self._node, (self.start + self.unit * self.shift).float()
+        padding = node.weight.shape[-1] // 2
+        weight, self.share = self.rounding()
+        linear = F.conv2d(x, weight, bias, node.stride, padding, groups=node.groups)
+        output = F.hardswish(linear) if node.activation else linear
+        return output if residual is None else output + residual
+
+    def learned(self) -> LearnedConv:
+        """Codes, what they stand for, and biases."""
+        codes = self.rounding.hardened()
+        return LearnedConv(
+            codes, codes.double() * self.rounding.step.double(), self.start + self.unit * self.shift.detach().double()
+        )
+
+
+class _AttentionLayer(nn.Module):
+    """Linear attention on codes, with learned units of states and row sums (one factor per head).
+
+    Parameters
+    ----------
+    made : the integer node.
+    sources : steps of the tensors it reads.
+    """
+
+    def __init__(self, made: LinearAttention, sources: Sequence[LearnedSteps]) -> None:
+        super().__init__()
+        self._made, self._sources = made, list(sources)
+        for kind in ("state", "sum"):
+            unit = torch.ldexp(1.0 / getattr(made, f"{kind}_multiplier").double(), getattr(made, f"{kind}_shift"))
+            self.register_buffer(f"{kind}_unit", unit.float().reshape(-1, 1, 1))
+        heads = len(made.state_multiplier)
+        self.log_factor = nn.Parameter(torch.zeros(2, heads, 1, 1))
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        made, d = self._made, self._made.head_dim
+        codes = torch.cat([steps.centred(x) for steps, x in zip(self._sources, inputs)], 1)
+        scales = torch.cat([steps.scales(x.shape[1]) for steps, x in zip(self._sources, inputs)])
+        n, _, height, width = codes.shape
+        q, k, v = codes.reshape(n, -1, 3, d, height * width).unbind(2)
+        q, k = q.relu(), k.relu()
+        state_unit, sum_unit = self._units()
+        levels = numerics.weight_range(made.state_bits)[1]
+        state = pass_round((k @ v.transpose(-1, -2) / state_unit).clamp(-levels, levels))
+        sums = pass_round((k.sum(-1, keepdim=True) / sum_unit).clamp(max=levels))
+        quotient = (state.transpose(-1, -2) @ q) * self._reciprocal(sums.transpose(-1, -2) @ q)
+        value_scale = scales.reshape(-1, 3, d)[:, 2].unsqueeze(-1)  # (heads, d, 1)
+        return (quotient * (state_unit / sum_unit) * value_scale).reshape(n, -1, height, width)
+
+    def _units(self) -> tuple[Tensor, Tensor]:
+        factors = self.log_factor.exp()
+        return self.state_unit * factors[0], self.sum_unit * factors[1]
+
+    def _reciprocal(self, divisor: Tensor) -> Tensor:
+        """What the integers make of 1 / divisor; the gradient is that of the exact reciprocal."""
+        exact = torch.where(divisor > 0.5, 1.0 / divisor.clamp(min=0.5), 0.0)
+        made = self._made
+        r, e = made.reciprocal(torch.round(divisor.detach()).long())
+        coded = torch.ldexp(r.float(), -numerics.RECIPROCAL_BITS - e)
+        if made.divisor_multiplier is not None:
+            # It is the reciprocal of a code.
+            coded = coded * torch.ldexp(made.divisor_multiplier.float(), -made.divisor_shift).reshape(-1, 1, 1)
+        return exact + (coded - exact).detach()
+
+    def units(self) -> tuple[Tensor, Tensor]:
+        """Integers of states, and of row sums, that one code stands for, (heads,) float64 each."""
+        state, sums = self._units()
+        return state.detach().double().flatten(), sums.detach().double().flatten()
