@@ -49,8 +49,8 @@ class Reconstruction:
     iterations: int = 600  #: of every block
     batch_size: int = 32  #: images per iteration; fewer where maps are large
     rounding_rate: float = 1e-1
-    bias_rate: float = 1e-2
-    step_rate: float = 1e-3
+    bias_rate: float = 5e-2
+    step_rate: float = 5e-3
     rounding_weight: float = 0.1  #: of the penalty for shares between 0 and 1, beside the error relative to that before
     warm_up: float = 0.2  #: part of the iterations without that penalty
     keep: float = 0.5  #: part of the activations inside a block that is left unquantized, at random (QDrop)

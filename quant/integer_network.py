@@ -258,6 +258,12 @@ class LinearAttention(Node):
             raise IntegerNetworkError("it needs one zero-point per input and the stage as operand")
 
     def run(self, *inputs: Tensor) -> Tensor:
+        numerators, divisors = self.products(*inputs)
+        r, e = (x.repeat_interleave(self.head_dim, 1) for x in self.reciprocal(divisors))
+        return self.requant(numerators, reciprocal=(r, e))
+
+    def products(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Numerators (N, heads*d, H, W) int32 and divisors (N, heads, H, W) int64."""
         d, low_high = self.head_dim, numerics.weight_range(self.state_bits)
         numerators, divisors = [], []
         head = 0
@@ -277,9 +283,7 @@ class LinearAttention(Node):
                 numerators.append(numerics.matmul(state.transpose(1, 2), q).reshape(n, d, h, w))
                 divisors.append(numerics.matmul(sums.unsqueeze(1), q).reshape(n, 1, h, w))
                 head += 1
-        acc, divisor = torch.cat(numerators, 1), torch.cat(divisors, 1).long()
-        r, e = self.reciprocal(divisor)
-        return self.requant(acc, reciprocal=(r.repeat_interleave(d, 1), e.repeat_interleave(d, 1)))
+        return torch.cat(numerators, 1), torch.cat(divisors, 1).long()
 
     def reciprocal(self, divisor: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised reciprocals (r, e) of the divisors (N, heads, H, W), or of their codes."""
