@@ -91,6 +91,12 @@ def quantize(
     size: SizeOption = None,
     images: CalibrationOption = 512,
     observer: Annotated[str, typer.Option(help="How ranges are chosen: minmax, percentile, mse.")] = "mse",
+    reconstruct: Annotated[
+        bool, typer.Option("--reconstruct", help="Adapt rounding, biases, and steps of every block (minutes).")
+    ] = False,
+    weight_budget: Annotated[
+        float | None, typer.Option(help="Bits per weight on average, 4 to 8; each layer has 4 or 8.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Quantize a trained network to integers, with the bit-widths of an accelerator."""
@@ -99,7 +105,8 @@ def quantize(
     with console.progress_bar("quantize") as progress:
         document = quantize_stage(
             Bundle(bundle), checkpoint, find_config(config, changes),
-            data=data, size=size, calibration_images=images, observer=observer, progress=progress,
+            data=data, size=size, calibration_images=images, observer=observer, reconstruct=reconstruct,
+            weight_budget=weight_budget, progress=progress,
         )  # fmt: skip
     _show("quantized network", document, json)
 

@@ -16,12 +16,13 @@ from hw.verilog import generate_verilog, interface_description
 from quant.ablation import DIVISOR_ROWS, ROWS, Subject, ablate
 from quant.data import Dataset, load_dataset
 from quant.evaluate import compare, digest, model_fingerprint, signal_to_noise
+from quant.mixed_precision import within_budget
 from quant.models.checkpoint import CheckpointInfo, is_own_checkpoint, read_checkpoint
 from quant.models.efficientvit import EFFICIENTVIT, EfficientViT
 from quant.models.loaders import evaluation_crop, load_checkpoint
 from quant.models.random_weights import random_model
 from quant.predictions import PredictionFile
-from quant.quantize import QuantizerConfig, quantize
+from quant.quantize import QuantizerConfig, Reconstruction, quantize
 from quant.stress import CALIBRATION_IMAGES, widen_ranges
 from sim.compare import Boundary, compare_frame, first_mismatch
 from sim.runner import MemoryModel, SimulationResult, simulate
@@ -100,9 +101,15 @@ def quantize_stage(
     size: int | None = None,
     calibration_images: int = 512,
     observer: str = "mse",
+    reconstruct: bool = False,
+    weight_budget: float | None = None,
     progress: Progress | None = None,
 ) -> dict[str, object]:
-    """Quantize a network (see `load_model`) with the accelerator's bit-widths, on training images drawn at random."""
+    """Quantize a network (see `load_model`) with the accelerator's bit-widths, on training images drawn at random.
+
+    `reconstruct` adapts the blocks (minutes); with a `weight_budget`, layers have weights of 8 or 4 bits, and so many
+    on average.
+    """
     model, info = load_model(checkpoint, data, size)
     images = _dataset(info, "train").sample(calibration_images)
     settings = QuantizerConfig(
@@ -112,7 +119,10 @@ def quantize_stage(
         divisor_mantissa_bits=config.divisor_mantissa_bits,
         table_index_bits=config.table_index_bits,
         observer=observer,
+        reconstruction=Reconstruction() if reconstruct else None,
     )
+    if weight_budget is not None:
+        settings = within_budget(model, images, info.mean, info.std, settings, weights=weight_budget, progress=progress)
     network = quantize(model, images, info.mean, info.std, settings, progress)
     bundle.path.mkdir(parents=True, exist_ok=True)
     network.save(bundle.network_file)
