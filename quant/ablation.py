@@ -15,22 +15,21 @@ from pathlib import Path
 
 from torch import Tensor
 
-from quant.config import QuantizerConfig
+from quant.config import QuantizerConfig, Reconstruction
 from quant.data import Dataset
-from quant.evaluate import digest, float_classifier, model_fingerprint
+from quant.evaluate import FloatNetwork, digest, float_classifier, model_fingerprint
 from quant.graph import FloatGraph
 from quant.integer_network import IntegerNetwork
-from quant.models.efficientvit import EfficientViT
 from quant.predictions import PredictionFile, Progress, predict, top1
 from quant.quantize import quantize
 
-__all__ = ["DIVISOR_ROWS", "ROWS", "Result", "Subject", "ablate"]
+__all__ = ["ROWS", "Result", "Subject", "ablate"]
 
 _BOTH = {"depthwise_input": "migration", "second_pointwise_input": "shift"}
 
 
 def _ours() -> dict[str, QuantizerConfig]:
-    """From the paper's recipe to the default configuration, one change after the other."""
+    """From the paper's recipe to the default configuration and beyond, one change after the other."""
     steps = {
         "ours: reciprocal divisor": {"divisor_mantissa_bits": QuantizerConfig().divisor_mantissa_bits},
         "+ depthwise input per channel": {"depthwise_input": "channel"},
@@ -39,6 +38,7 @@ def _ours() -> dict[str, QuantizerConfig]:
         "+ q, k, v per channel": {"attention_input": "channel"},
         "+ attention states per head": {"attention_state": "head"},
         "+ bias correction = ours": {"bias_correction": True},
+        "+ reconstruction of blocks": {"reconstruction": Reconstruction()},
     }
     rows, changes = {}, {}
     for name, change in steps.items():
@@ -57,10 +57,6 @@ ROWS: Mapping[str, QuantizerConfig] = {
     "+ both, power-of-two divisor = Trio-ViT": QuantizerConfig.trio_vit(),
     **_ours(),
 }
-#: ours, with other reciprocals
-DIVISOR_ROWS: Mapping[str, QuantizerConfig] = {
-    f"{bits} mantissa bits": QuantizerConfig(divisor_mantissa_bits=bits) for bits in range(9)
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +64,7 @@ class Subject:
     """A network and the images for it; both splits have the network's input size."""
 
     name: str
-    model: EfficientViT
+    model: FloatNetwork
     mean: Sequence[float]
     std: Sequence[float]
     train: Dataset

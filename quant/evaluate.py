@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from quant.data import Dataset, normalise
 from quant.fake import fake_quantized, quantized_input, recorded_format
@@ -20,6 +20,7 @@ from quant.predictions import Classifier, PredictionFile, Progress, predict, top
 
 __all__ = [
     "Comparison",
+    "FloatNetwork",
     "compare",
     "dequantize",
     "digest",
@@ -27,6 +28,9 @@ __all__ = [
     "model_fingerprint",
     "signal_to_noise",
 ]
+
+#: a float network
+FloatNetwork = EfficientViT | FloatGraph
 
 #: images at a time whose tensors are all kept
 TRACE_BATCH = 4
@@ -54,14 +58,19 @@ def digest(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def model_fingerprint(model: nn.Module) -> str:
+def model_fingerprint(model: FloatNetwork) -> str:
     """Digest that changes with any weight."""
-    sums = [(name, hashlib.sha256(x.numpy().tobytes()).hexdigest()) for name, x in model.state_dict().items()]
-    return digest(repr(sums))
+    tensors = [
+        (node.name, name, hashlib.sha256(value.contiguous().numpy().tobytes()).hexdigest())
+        for node in FloatGraph.from_model(model).nodes
+        for name, value in vars(node).items()
+        if isinstance(value, Tensor)
+    ]
+    return digest(repr(tensors))
 
 
 def compare(
-    model: EfficientViT,
+    model: FloatNetwork,
     network: IntegerNetwork,
     dataset: Dataset,
     *,
@@ -93,7 +102,7 @@ def compare(
 
 
 def signal_to_noise(
-    model: EfficientViT, network: IntegerNetwork, images: np.ndarray, *, fake: bool = False
+    model: FloatNetwork, network: IntegerNetwork, images: np.ndarray, *, fake: bool = False
 ) -> dict[str, float]:
     """Signal-to-noise ratio in dB of every node's tensor against the float tensor, in order of execution.
 

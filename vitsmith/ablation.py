@@ -11,11 +11,11 @@ from quant.ablation import Result
 __all__ = ["ablation_markdown", "ablation_picture"]
 
 
-def ablation_markdown(title: str, results: Sequence[Result], command: str, calibration_images: int) -> str:
+def ablation_markdown(results: Sequence[Result], command: str, calibration_images: int) -> str:
     """One table per network; mean and standard deviation over the seeds, in percent."""
     seeds = len({x.seed for x in results})
     lines = [
-        f"# {title}",
+        "# What each technique of the quantizer is worth",
         "",
         f"Integer networks on the first {results[0].images:,} test images, calibrated on {calibration_images} images",
         f"drawn by each of {seeds} seeds; mean and standard deviation over the seeds, in percent.",

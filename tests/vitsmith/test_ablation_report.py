@@ -16,12 +16,12 @@ RESULTS = [
 
 
 def test_table():
-    text = ablation_markdown("Title", RESULTS, "vitsmith ablation", 64)
+    text = ablation_markdown(RESULTS, "vitsmith ablation", 64)
     assert "first 100 test images, calibrated on 64 images\ndrawn by each of 3 seeds" in text
     assert "    vitsmith ablation\n" in text and text.count("Float top-1: 90.00%") == 2
     assert text.count("| plain | 51.00 ± 1.00 | -39.00 | 95.00 ± 0.00 |") == 2
     assert text.count("| ours | 89.00 ± 1.00 | -1.00 | 95.00 ± 0.00 |") == 2
-    single = ablation_markdown("Title", [x for x in RESULTS if x.seed == 0], "", 64)
+    single = ablation_markdown([x for x in RESULTS if x.seed == 0], "", 64)
     assert "| plain | 50.00 | -40.00 | 95.00 |" in single
 
 
