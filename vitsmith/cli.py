@@ -82,7 +82,10 @@ def doctor(json: JsonOption = False) -> None:
 @app.command()
 def quantize(
     checkpoint: Annotated[
-        str, typer.Argument(help="Checkpoint (own, official, or timm), or random:b0 .. random:b3 for random weights.")
+        str,
+        typer.Argument(
+            help="Checkpoint (own, official, or timm); stress:CHECKPOINT; efficientnet-lite0; random:b0 .. random:b3."
+        ),
     ] = DEFAULT_CHECKPOINT,
     bundle: BundleOption = DEFAULT_BUNDLE,
     config: ConfigOption = "base",
@@ -147,9 +150,6 @@ def ablation(
     checkpoints: Annotated[
         list[str] | None, typer.Argument(help="Networks, see `quantize` (default: the demo's, and its stress form).")
     ] = None,
-    table: Annotated[str, typer.Option(help="Rows: recipe (each technique), divisor (bits of the reciprocal).")] = (
-        "recipe"
-    ),
     images: Annotated[int, typer.Option(help="Test images; 0 for all.")] = 0,
     seeds: Annotated[int, typer.Option(help="Choices of calibration images.")] = 3,
     calibration: CalibrationOption = 512,
@@ -161,23 +161,21 @@ def ablation(
     json: JsonOption = False,
 ) -> None:
     """Measure what each technique of the quantizer is worth: table, picture, and JSON (hours on all images)."""
-    from vitsmith.stages import ABLATIONS, ablation_stage
+    from vitsmith.stages import ablation_stage
 
-    if table not in ABLATIONS:
-        raise typer.BadParameter(f"--table {table}: choose one of {', '.join(ABLATIONS)}")
     chosen = checkpoints or [DEFAULT_CHECKPOINT, f"stress:{DEFAULT_CHECKPOINT}"]
-    options = {"table": table, "images": images, "seeds": seeds, "calibration": calibration, "data": data, "size": size}
+    options = {"images": images, "seeds": seeds, "calibration": calibration, "data": data, "size": size}
     given = [f"--{name} {value}" for name, value in options.items() if value is not None]
     command = " ".join(["vitsmith ablation", *(checkpoints or []), *given])
     with console.progress_bar("ablation") as progress:
         document = ablation_stage(
-            out, chosen, kind=table, data=data, size=size, images=images, seeds=seeds, calibration_images=calibration,
+            out, chosen, data=data, size=size, images=images, seeds=seeds, calibration_images=calibration,
             command=command, progress=progress,
         )  # fmt: skip
     if json:
         console.print_json(document)
     else:
-        console.print_markdown((out / f"{table}.md").read_text())
+        console.print_markdown((out / "ablation.md").read_text())
 
 
 @app.command()

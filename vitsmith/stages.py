@@ -13,12 +13,13 @@ from compiler.compile import compile_network
 from hw.config import AcceleratorConfig
 from hw.synthesis import synthesize
 from hw.verilog import generate_verilog, interface_description
-from quant.ablation import DIVISOR_ROWS, ROWS, Subject, ablate
+from quant.ablation import ROWS, Subject, ablate
 from quant.data import Dataset, load_dataset
-from quant.evaluate import compare, digest, model_fingerprint, signal_to_noise
+from quant.evaluate import FloatNetwork, compare, digest, model_fingerprint, signal_to_noise
 from quant.mixed_precision import within_budget
+from quant.models import efficientnet_lite
 from quant.models.checkpoint import CheckpointInfo, is_own_checkpoint, read_checkpoint
-from quant.models.efficientvit import EFFICIENTVIT, EfficientViT
+from quant.models.efficientvit import EFFICIENTVIT
 from quant.models.loaders import evaluation_crop, load_checkpoint
 from quant.models.random_weights import random_model
 from quant.predictions import PredictionFile
@@ -31,7 +32,6 @@ from vitsmith.ablation import ablation_markdown, ablation_picture
 from vitsmith.bundle import Bundle, BundleError, write_if_changed
 
 __all__ = [
-    "ABLATIONS",
     "ablation_stage",
     "compile_stage",
     "estimate_stage",
@@ -48,17 +48,22 @@ Progress = Callable[[float, str], None]
 #: test images on which the noise of every layer is measured
 NOISE_IMAGES = 64
 
-#: tables of the ablation: title and rows
-ABLATIONS = {"recipe": ("Ablation of the quantizer", ROWS), "divisor": ("Bits of the reciprocal", DIVISOR_ROWS)}
-
 #: a DDR memory as a mid-range board has it: 64 bytes per cycle at most, 60 cycles latency, pauses
 DEFAULT_MEMORY = MemoryModel(latency=60, bytes_per_cycle=64, stall=0.02)
 
 
-def load_model(source: str, data: str | None, size: int | None) -> tuple[EfficientViT, CheckpointInfo]:
+def load_model(source: str, data: str | None, size: int | None) -> tuple[FloatNetwork, CheckpointInfo]:
     """A trained network and its origin: a checkpoint of this project, an official or timm checkpoint (give `data` and
-    `size`), `stress:CHECKPOINT`, a checkpoint of this project made hard to quantize (see `quant.stress`), or
-    `random:NAME`, random weights for NAME in b0..b3 (give `size`)."""
+    `size`), `stress:CHECKPOINT`, a checkpoint of this project made hard to quantize (see `quant.stress`),
+    `efficientnet-lite0` with its ImageNet weights, or `random:NAME`, random weights for NAME in b0..b3 (give `size`).
+    """
+    if source == "efficientnet-lite0":
+        return efficientnet_lite.load_efficientnet_lite0(), replace(
+            _imagenet_info(source, efficientnet_lite.CLASSES, size or efficientnet_lite.SIZE, data or "cifar10"),
+            mean=efficientnet_lite.MEAN,
+            std=efficientnet_lite.STD,
+            crop_ratio=efficientnet_lite.CROP_RATIO,
+        )
     if source.startswith("stress:"):
         model, info = load_model(source.removeprefix("stress:"), data, size)
         images = _dataset(info, "train").sample(CALIBRATION_IMAGES)
@@ -154,10 +159,12 @@ def evaluate_stage(bundle: Bundle, *, images: int = 1000, progress: Progress | N
     comparison = compare(model, network, dataset, limit=images or None, file=file, progress=progress)
     some, _ = dataset[:NOISE_IMAGES]
     fake, integer = (signal_to_noise(model, network, some, fake=fake) for fake in (True, False))
+    # Labels of other classes than the network's say nothing about it.
+    labelled = len(dataset.class_names) == info.num_classes
     document = {
-        "float_top1": comparison.float_top1,
-        "fake_top1": comparison.fake_top1,
-        "integer_top1": comparison.integer_top1,
+        "float_top1": comparison.float_top1 if labelled else None,
+        "fake_top1": comparison.fake_top1 if labelled else None,
+        "integer_top1": comparison.integer_top1 if labelled else None,
         "fake_agreement": comparison.fake_agreement,
         "agreement": comparison.agreement,
         "test_images": comparison.images,
@@ -171,7 +178,6 @@ def ablation_stage(
     folder: Path,
     checkpoints: Sequence[str],
     *,
-    kind: str = "recipe",
     data: str | None = None,
     size: int | None = None,
     images: int = 0,
@@ -180,9 +186,8 @@ def ablation_stage(
     command: str = "",
     progress: Progress | None = None,
 ) -> dict[str, object]:
-    """Measure the rows of a table in `ABLATIONS` on networks (see `load_model`), on the first `images` test images (0:
-    all). Writes `KIND.json`, `KIND.md`, and `KIND.png` into `folder`, where predictions are kept too."""
-    title, rows = ABLATIONS[kind]
+    """Measure the rows of `quant.ablation` on networks (see `load_model`), on the first `images` test images (0: all).
+    Writes `ablation.json`, `ablation.md`, and `ablation.png` into `folder`, where predictions are kept too."""
     subjects = []
     for checkpoint in checkpoints:
         model, info = load_model(checkpoint, data, size)
@@ -199,7 +204,6 @@ def ablation_stage(
     results = ablate(
         subjects,
         folder / "predictions",
-        rows=rows,
         seeds=seeds,
         limit=images or None,
         calibration_images=calibration_images,
@@ -208,12 +212,12 @@ def ablation_stage(
     document = {
         "command": command,
         "calibration_images": calibration_images,
-        "configurations": {name: asdict(config) for name, config in rows.items()},
+        "configurations": {name: asdict(config) for name, config in ROWS.items()},
         "results": [asdict(result) for result in results],
     }
-    write_if_changed(folder / f"{kind}.json", json.dumps(document, indent=2) + "\n")
-    write_if_changed(folder / f"{kind}.md", ablation_markdown(title, results, command, calibration_images))
-    write_if_changed(folder / f"{kind}.png", ablation_picture(results))
+    write_if_changed(folder / "ablation.json", json.dumps(document, indent=2) + "\n")
+    write_if_changed(folder / "ablation.md", ablation_markdown(results, command, calibration_images))
+    write_if_changed(folder / "ablation.png", ablation_picture(results))
     return document
 
 
