@@ -204,6 +204,7 @@ def ablation_stage(
     results = ablate(
         subjects,
         folder / "predictions",
+        rows=ROWS,
         seeds=seeds,
         limit=images or None,
         calibration_images=calibration_images,
