@@ -41,7 +41,7 @@ class ImageFolder(Dataset):
 
     Members
     -------
-    files : path of each picture, sorted by class, then by name.
+    files : path of each picture: the first by name of every class in turn, then the second of every class, and so on.
 
     Raises
     ------
@@ -52,22 +52,22 @@ class ImageFolder(Dataset):
         self.crop_ratio = crop_ratio
         folder = _split_folder(root, split)
         names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
-        files = [
-            (path, label)
+        # The first picture of every class, then the second, so that the first pictures stand for all.
+        files = sorted(
+            (place, label, path)
             for label, name in enumerate(names)
-            for path in sorted((folder / name).iterdir())
-            if path.suffix.lower() in SUFFIXES
-        ]
+            for place, path in enumerate(sorted(p for p in (folder / name).iterdir() if p.suffix.lower() in SUFFIXES))
+        )
         if not files:
             raise DataError(
                 f"{folder} holds no pictures ({', '.join(SUFFIXES)}) in class folders; lay them out as "
                 f"{folder}/<class>/<picture>"
             )
-        self.files = tuple(path for path, _ in files)
+        self.files = tuple(path for _, _, path in files)
         super().__init__(
             name=root.name,
             size=size,
-            labels=np.array([label for _, label in files]),
+            labels=np.array([label for _, label, _ in files]),
             class_names=names,
             mean=IMAGENET_MEAN,
             std=IMAGENET_STD,

@@ -24,7 +24,7 @@ def folder(tmp_path):
     return root
 
 
-def test_classes_and_pictures_are_sorted(folder):
+def test_classes_and_pictures_are_in_order(folder):
     data = load_dataset(folder, "test", 32)
     assert data.name == "pictures" and data.class_names == ("n01", "n02")
     assert data.labels.tolist() == [0, 1, 1]
@@ -33,6 +33,14 @@ def test_classes_and_pictures_are_sorted(folder):
     assert images.shape == (3, 32, 32, 3) and images.dtype == np.uint8
     assert images[0, 16, 16].tolist() == [255, 0, 0] and images[2, 16, 16].tolist() == [0, 255, 0]
     assert len(load_dataset(folder, "train", 32)) == 1
+
+
+def test_classes_take_turns(folder):
+    save(folder / "val" / "n01" / "e.png", (1, 1, 1))
+    save(folder / "val" / "n01" / "f.png", (1, 1, 1))
+    data = load_dataset(folder, "test", 32)
+    assert [path.name for path in data.files] == ["c.png", "a.JPEG", "e.png", "b.png", "f.png"]
+    assert data.labels.tolist() == [0, 1, 0, 1, 0]
 
 
 def test_class_folders_without_splits(folder):
