@@ -53,7 +53,6 @@ class Reconstruction:
     step_rate: float = 5e-3
     rounding_weight: float = 0.1  #: of the penalty for shares between 0 and 1, beside the error relative to that before
     warm_up: float = 0.2  #: part of the iterations without that penalty
-    keep: float = 0.5  #: part of the activations inside a block that is left unquantized, at random (QDrop)
     seed: int = 0
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from quant import numerics
+from quant.config import QuantizerConfig
 from quant.graph import FloatAttention, FloatConv, FloatLayerNorm, FloatNode, FloatPool
 from quant.integer_network import Conv, LinearAttention, Node
 from quant.reconstruction.learned import Learned, LearnedConv
@@ -28,6 +29,7 @@ class BlockModel(nn.Module):
     nodes : their integer nodes, from which everything starts.
     formats : of the block's input and of every node's output.
     units : real value of one accumulator unit of each convolution, (O,).
+    config : what is learned once for several channels or heads, and what for each.
     """
 
     def __init__(
@@ -36,39 +38,37 @@ class BlockModel(nn.Module):
         nodes: Sequence[Node],
         formats: Mapping[str, AffineFormat],
         units: Mapping[str, Tensor],
+        config: QuantizerConfig,
     ) -> None:
         super().__init__()
-        self._block = block
+        self._block, self._config = block, config
         self.steps = nn.ModuleDict()
         self.layers = nn.ModuleDict()
-        # A depthwise filter absorbs its channel's scale, whatever it becomes; others need the ratios as they are.
-        inner = {node.name: [reader for reader in block if node.name in reader.inputs] for node in block}
         for node, made in zip(block, nodes, strict=True):
             if isinstance(node, FloatConv):
                 layer = _ConvLayer(node, made, formats[node.inputs[0]].scale, units[node.name])
             elif isinstance(node, FloatAttention):
-                layer = _AttentionLayer(made, [self.steps[_key(name)] for name in node.inputs])
+                groups = len(made.inputs) if config.attention_state == "tensor" else len(made.state_multiplier)
+                layer = _AttentionLayer(made, [self.steps[_key(name)] for name in node.inputs], groups)
             else:
                 layer = _FixedLayer(node)
             self.layers[_key(node.name)] = layer
             if not formats[node.name].signed:
-                independent = inner[node.name] and all(
-                    isinstance(reader, FloatConv) and reader.is_depthwise for reader in inner[node.name]
-                )
-                self.steps[_key(node.name)] = LearnedSteps(formats[node.name], independent=bool(independent))
-        attention_inputs = {name for node in block if isinstance(node, FloatAttention) for name in node.inputs}
-        # The attention needs codes, and the loss the block's real output.
-        self._always_coded = attention_inputs | {block[-1].name}
+                self.steps[_key(node.name)] = LearnedSteps(formats[node.name], independent=self._is_independent(node))
 
-    def forward(self, x: Tensor, keep: float = 0.0) -> Tensor:
-        """`keep` is the part of the elements inside the block that is left unquantized, at random (QDrop)."""
+    def _is_independent(self, node: FloatNode) -> bool:
+        """Whether channels may learn scales one by one: depthwise filters absorb them, others need their ratios."""
+        readers = [reader for reader in self._block if node.name in reader.inputs]
+        depthwise = bool(readers) and all(isinstance(r, FloatConv) and r.is_depthwise for r in readers)
+        return depthwise and self._config.depthwise_input == "channel"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: what the integer nodes before the block put out, as real values."""
         live = {self._block[0].inputs[0]: x}
         for node in self._block:
-            y = self.layers[_key(node.name)](*(live[name] for name in node.inputs))
-            if _key(node.name) in self.steps:
-                y = self.steps[_key(node.name)](y, 0.0 if node.name in self._always_coded else keep)
-            live[node.name] = y
-        return y
+            y, key = self.layers[_key(node.name)](*(live[name] for name in node.inputs)), _key(node.name)
+            live[node.name] = self.steps[key](y) if key in self.steps else y
+        return live[self._block[-1].name]
 
     def shares(self) -> list[Tensor]:
         """Of the last `forward`: how far every weight of each convolution has been rounded up, 0..1."""
@@ -142,22 +142,22 @@ class _ConvLayer(nn.Module):
 
 
 class _AttentionLayer(nn.Module):
-    """Linear attention on codes, with learned units of states and row sums (one factor per head).
+    """Linear attention on codes, with learned units of states and row sums.
 
     Parameters
     ----------
     made : the integer node.
     sources : steps of the tensors it reads.
+    groups : of heads, side by side, that share what is learned.
     """
 
-    def __init__(self, made: LinearAttention, sources: Sequence[LearnedSteps]) -> None:
+    def __init__(self, made: LinearAttention, sources: Sequence[LearnedSteps], groups: int) -> None:
         super().__init__()
         self._made, self._sources = made, list(sources)
         for kind in ("state", "sum"):
             unit = torch.ldexp(1.0 / getattr(made, f"{kind}_multiplier").double(), getattr(made, f"{kind}_shift"))
             self.register_buffer(f"{kind}_unit", unit.float().reshape(-1, 1, 1))
-        heads = len(made.state_multiplier)
-        self.log_factor = nn.Parameter(torch.zeros(2, heads, 1, 1))
+        self.log_factor = nn.Parameter(torch.zeros(2, groups, 1, 1))
 
     def forward(self, *inputs: Tensor) -> Tensor:
         made, d = self._made, self._made.head_dim
@@ -175,7 +175,7 @@ class _AttentionLayer(nn.Module):
         return (quotient * (state_unit / sum_unit) * value_scale).reshape(n, -1, height, width)
 
     def _units(self) -> tuple[Tensor, Tensor]:
-        factors = self.log_factor.exp()
+        factors = self.log_factor.exp().repeat_interleave(len(self.state_unit) // self.log_factor.shape[1], 1)
         return self.state_unit * factors[0], self.sum_unit * factors[1]
 
     def _reciprocal(self, divisor: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ class Reconstructor:
     def learn(self, block: Sequence[FloatNode], builder: Builder, progress: Progress) -> Learned:
         """Adapt the last nodes of `builder`, which are those of `block`."""
         self._floats = torch.cat([self._float_output(block, batch) for batch in self._floats.split(BATCH)])
-        model = BlockModel(block, builder.nodes[-len(block) :], builder.formats, builder.units)
+        model = BlockModel(block, builder.nodes[-len(block) :], builder.formats, builder.units, builder.config)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._settings.seed)
             self._train(model, block, builder, progress)
@@ -74,7 +74,7 @@ class Reconstructor:
                 group["lr"] = rate * (1.0 + cos(pi * done)) / 2
             images = self._learners[torch.randint(len(self._learners), (batch,))]
             source = source_format.dequantize(self._codes[images])
-            error = (model(source, settings.keep) - self._floats[images]).square().mean() / before
+            error = (model(source) - self._floats[images]).square().mean() / before
             exponent = penalty_exponent(done, settings.warm_up)
             if exponent is not None:
                 shares = model.shares()

@@ -16,32 +16,28 @@ def pass_round(x: Tensor) -> Tensor:
 
 
 class _Quantize(torch.autograd.Function):
-    """scale * clip(round(x / scale), low, high), but x itself where `kept`.
+    """scale * clip(round(x / scale), low, high).
 
     Gradients (LSQ, eq. (3) and (5)): to x, 1 within the range and 0 beyond; to scale, round(x / scale) - x / scale
     within the range, and the end of the range beyond it. Written out because maps are large and memory is slow.
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, scale: Tensor, low: Tensor, high: Tensor, kept: Tensor | None) -> Tensor:
+    def forward(ctx, x: Tensor, scale: Tensor, low: Tensor, high: Tensor) -> Tensor:
         ratio = x / scale
         codes = torch.minimum(torch.maximum(ratio, low), high)
         inside = codes == ratio
         codes.round_()
         slope = torch.where(inside, codes - ratio, codes)
-        y = codes.mul_(scale)
-        if kept is not None:
-            y, inside = torch.where(kept, x, y), inside | kept
-            slope.masked_fill_(kept, 0.0)
         ctx.save_for_backward(inside, slope)
         ctx.shape = scale.shape
-        return y
+        return codes.mul_(scale)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
         inside, slope = ctx.saved_tensors
         to_scale = slope.mul_(gradient).sum((0, 2, 3)).reshape(-1, 1, 1)
-        return gradient * inside, to_scale.sum_to_size(ctx.shape), None, None, None
+        return gradient * inside, to_scale.sum_to_size(ctx.shape), None, None
 
 
 class LearnedSteps(nn.Module):
@@ -64,11 +60,10 @@ class LearnedSteps(nn.Module):
         """Of that many channels, (C,)."""
         return (self.scale * self.log_factor.exp()).flatten().expand(channels)
 
-    def forward(self, x: Tensor, keep: float = 0.0) -> Tensor:
-        """x: (N, C, H, W) -> the same shape; a random part `keep` of the elements stays as it is (QDrop, ICLR 2022)."""
-        kept = torch.rand_like(x) < keep if keep else None
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (N, C, H, W) -> the same shape."""
         high = (1 << self._form.bits) - 1 - self.zero
-        return _Quantize.apply(x, self.scale * self.log_factor.exp(), -self.zero, high, kept)
+        return _Quantize.apply(x, self.scale * self.log_factor.exp(), -self.zero, high)
 
     def centred(self, x: Tensor) -> Tensor:
         """Codes less their zero-points of values that `forward` returned."""

@@ -54,7 +54,8 @@ def build(config: QuantizerConfig, last: str) -> Built:
 
 
 def model_of(b: Built) -> BlockModel:
-    return BlockModel(b.block, b.builder.nodes[-len(b.block) :], b.builder.formats, b.builder.units)
+    builder = b.builder
+    return BlockModel(b.block, builder.nodes[-len(b.block) :], builder.formats, builder.units, builder.config)
 
 
 @pytest.mark.parametrize("last", BLOCKS)
@@ -127,9 +128,10 @@ def test_every_convolution_is_hardened():
     assert set(learned.convs) == {"stages.2.0.inverted", "stages.2.0.depth", "stages.2.0.point"}
     for conv in learned.convs.values():
         assert conv.codes.dtype == torch.int8 and int(conv.codes.abs().max()) <= 7
-        step = conv.weight / conv.codes
-        # What the quantizer is told is exactly codes times a step per channel.
-        assert torch.allclose(conv.codes * step.nan_to_num(0.0), conv.weight)
+        # What the quantizer is told is codes times a step, the same for all of a filter's taps.
+        step = (conv.weight / conv.codes).nan_to_num(0.0).flatten(2)
+        assert torch.equal(step * (conv.codes.flatten(2) != 0), step)
+        assert torch.allclose(step[step != 0], step.amax(2, keepdim=True).expand_as(step)[step != 0])
 
 
 @pytest.mark.parametrize("name", ["stages.2.0.depth", "stages.2.0.point"])
@@ -160,7 +162,9 @@ def test_attention_quantizers_are_learned(divisor):
     optimizer.step()
     after = model.learned()
     for first, second in zip(before.units[name], after.units[name]):
-        assert bool((first != second).all())
+        # One for all heads of a branch, as they began.
+        factor = (second / first).reshape(2, -1)
+        assert bool((factor != 1.0).all()) and torch.allclose(factor, factor[:, :1].expand_as(factor), rtol=1e-5)
     for source in (*b.block[3].inputs, name):
         assert not torch.equal(before.formats[source].scale, after.formats[source].scale)
     candidate = b.before.fork(after)

@@ -39,16 +39,6 @@ def test_gradients(values, independent):
     assert steps.log_factor.shape == (2 if independent else 1, 1, 1)
 
 
-def test_some_elements_are_left_alone(values):
-    torch.manual_seed(0)
-    steps = LearnedSteps(FORM, independent=False)
-    y = steps(values, keep=0.5)
-    share = float((y == values).float().mean())
-    assert 0.3 < share < 0.7
-    other = y[y != values]
-    assert torch.isin(other, steps(values)).all()
-
-
 def test_steps_move_to_where_the_error_is_least():
     x = torch.randn(1, 2, 50, 50, generator=torch.Generator().manual_seed(2)) * torch.tensor([1.0, 0.2])[:, None, None]
     steps = LearnedSteps(AffineFormat(torch.tensor([0.05, 0.5]), torch.tensor([8, 8]), 4), independent=True)
