@@ -26,6 +26,7 @@ SetOption = Annotated[
 DataOption = Annotated[str | None, typer.Option(help="Data set or folder (default: the checkpoint's).")]
 SizeOption = Annotated[int | None, typer.Option(help="Input height and width (default: the checkpoint's, or 224).")]
 CalibrationOption = Annotated[int, typer.Option(help="Calibration images.")]
+TargetOption = Annotated[str, typer.Option(help="FPGA family: ecp5, xcup (UltraScale+), xc7, gowin.")]
 DEFAULT_BUNDLE = Path("build/demo")
 LARGEST_MODULES = 20  #: rows of the table that `synthesize` prints
 DEFAULT_CHECKPOINT = "quant/checkpoints/b0-cifar10-96.safetensors"
@@ -179,6 +180,25 @@ def ablation(
 
 
 @app.command()
+def divisors(
+    bundle: BundleOption = DEFAULT_BUNDLE,
+    images: Annotated[int, typer.Option(help="Test images; 0 for all.")] = 0,
+    target: TargetOption = "xcup",
+    json: JsonOption = False,
+) -> None:
+    """Measure what the mantissa bits of the attention's divisors are worth, and what they cost (minutes)."""
+    from vitsmith.stages import divisors_stage
+
+    command = f"vitsmith divisors --images {images} --target {target}"
+    with console.progress_bar("divisors") as progress:
+        document = divisors_stage(Bundle(bundle), images=images, target=target, command=command, progress=progress)
+    if json:
+        console.print_json(document)
+    else:
+        console.print_markdown((bundle / "divisors.md").read_text())
+
+
+@app.command()
 def generate(
     bundle: BundleOption = DEFAULT_BUNDLE,
     config: Annotated[
@@ -211,7 +231,7 @@ def compile_command(bundle: BundleOption = DEFAULT_BUNDLE, json: JsonOption = Fa
 @app.command()
 def synthesize(
     bundle: BundleOption = DEFAULT_BUNDLE,
-    target: Annotated[str, typer.Option(help="FPGA family: ecp5, xcup (UltraScale+), xc7, gowin.")] = "ecp5",
+    target: TargetOption = "ecp5",
     json: JsonOption = False,
 ) -> None:
     """Synthesize the accelerator with Yosys (minutes): checks of all nets, resources, and levels of logic."""

@@ -15,14 +15,16 @@ from hw.synthesis import synthesize
 from hw.verilog import generate_verilog, interface_description
 from quant.ablation import ROWS, Subject, ablate
 from quant.data import Dataset, load_dataset
-from quant.evaluate import FloatNetwork, compare, digest, model_fingerprint, signal_to_noise
+from quant.divisors import divisor_table
+from quant.evaluate import FloatNetwork, compare, digest, float_classifier, model_fingerprint, signal_to_noise
+from quant.graph import FloatGraph
 from quant.mixed_precision import within_budget
 from quant.models import efficientnet_lite
 from quant.models.checkpoint import CheckpointInfo, is_own_checkpoint, read_checkpoint
 from quant.models.efficientvit import EFFICIENTVIT
 from quant.models.loaders import evaluation_crop, load_checkpoint
 from quant.models.random_weights import random_model
-from quant.predictions import PredictionFile
+from quant.predictions import PredictionFile, predict
 from quant.quantize import QuantizerConfig, Reconstruction, quantize
 from quant.stress import CALIBRATION_IMAGES, widen_ranges
 from sim.compare import Boundary, compare_frame, first_mismatch
@@ -30,10 +32,12 @@ from sim.runner import MemoryModel, SimulationResult, simulate
 from sim.timeline import layer_times
 from vitsmith.ablation import ablation_markdown, ablation_picture
 from vitsmith.bundle import Bundle, BundleError, write_if_changed
+from vitsmith.divisors import divisor_markdown, reciprocal_cost
 
 __all__ = [
     "ablation_stage",
     "compile_stage",
+    "divisors_stage",
     "estimate_stage",
     "evaluate_stage",
     "generate_stage",
@@ -219,6 +223,39 @@ def ablation_stage(
     write_if_changed(folder / "ablation.json", json.dumps(document, indent=2) + "\n")
     write_if_changed(folder / "ablation.md", ablation_markdown(results, command, calibration_images))
     write_if_changed(folder / "ablation.png", ablation_picture(results))
+    return document
+
+
+def divisors_stage(
+    bundle: Bundle, *, images: int = 0, target: str = "xcup", command: str = "", progress: Progress | None = None
+) -> dict[str, object]:
+    """Error, accuracy, and cost of 0 to 8 mantissa bits of the attention's divisors, on the bundle's network and the
+    first `images` test images (0: all). Writes `divisors.json` and `divisors.md`."""
+    quantized = bundle.load_document("quantize")
+    network, config = bundle.load_network(), bundle.load_config()
+    model, info = load_model(quantized["checkpoint"], quantized["data"], quantized["size"])
+    dataset = _dataset(info, "test")
+    count = min(images or len(dataset), len(dataset))
+    exact = float_classifier(FloatGraph.from_model(model), info.mean, info.std)
+    classes = predict({"float": exact}, dataset, limit=count)["float"]
+    tested, labels = (torch.from_numpy(x) for x in dataset[:count])
+    rows, costs = [], []
+    for bits, row in enumerate(divisor_table(network, tested, labels, classes)):
+        if progress:
+            progress((bits + 1) / 9, f"synthesizing {bits} mantissa bits")
+        rows.append(row)
+        costs.append(
+            reciprocal_cost(config.replace(divisor_mantissa_bits=bits), target, bundle.path / "synthesis-divisors")
+        )
+    document = {
+        "test_images": count,
+        "target": target,
+        "rows": [asdict(row) | asdict(cost) for row, cost in zip(rows, costs, strict=True)],
+    }
+    name = quantized["checkpoint"]
+    table = divisor_markdown(rows, costs, network=name, images=count, target=target, command=command)
+    write_if_changed(bundle.path / "divisors.md", table)
+    bundle.write_document("divisors", document)
     return document
 
 

@@ -8,13 +8,17 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from hw.config import CONFIGS, AcceleratorConfig
 from quant.ablation import ROWS
 from quant.data.noise import noise_images
 from quant.models.checkpoint import CheckpointInfo, save_checkpoint
 from quant.models.efficientvit import EFFICIENTVIT
 from quant.models.random_weights import random_model
-from tests.quant.support import CONFIGS, MEAN, STD
+from tests.quant.support import CONFIGS as NETWORKS
+from tests.quant.support import MEAN, STD
 from vitsmith import cli, stages
+from vitsmith.bundle import Bundle
+from vitsmith.divisors import ReciprocalCost
 
 SIZE = 32
 
@@ -35,7 +39,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A tiny network with random weights, of a variant that is known while these tests run."""
     path = tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors"
-    config = CONFIGS["tiny"].replace(num_classes=4)
+    config = NETWORKS["tiny"].replace(num_classes=4)
     info = CheckpointInfo(
         model="tiny", num_classes=4, size=SIZE, mean=MEAN, std=STD, data="noise", top1=None, seed=0, command=""
     )
@@ -95,3 +99,16 @@ def test_ablation_writes_table_picture_and_results(
     table = (tmp_path / "ablation.md").read_text()
     assert all(f"## {name}" in table for name in names) and document["command"] in table
     assert (tmp_path / "ablation.png").stat().st_size > 1000
+
+
+def test_divisors_of_a_bundle(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cost(config: AcceleratorConfig, *_: object) -> ReciprocalCost:
+        bits = config.divisor_mantissa_bits
+        return ReciprocalCost(mantissa_bits=bits, table_bits=0, multiplier_bits=0, lut=0, flip_flop=0, block_ram=0)
+
+    monkeypatch.setattr(stages, "reciprocal_cost", cost)
+    stages.quantize_stage(Bundle(tmp_path), str(checkpoint), CONFIGS["base"], calibration_images=4)
+    document = invoke("divisors", "--bundle", tmp_path, "--images", 20)
+    assert document["test_images"] == 20 and [row["mantissa_bits"] for row in document["rows"]] == list(range(9))
+    assert document["rows"][0]["worst_error"] > document["rows"][8]["worst_error"]
+    assert "vitsmith divisors --images 20 --target xcup" in (tmp_path / "divisors.md").read_text()
