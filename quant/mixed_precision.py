@@ -6,7 +6,7 @@ Kullback-Leibler divergence from the classes' probabilities before. Divergences 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from quant.config import QuantizerConfig
 from quant.integer_network import Conv, IntegerNetwork, Node
 from quant.models.efficientvit import EfficientViT
+from quant.progress import Progress, part_of
 from quant.quantize import quantize
 from quant.scales import BIAS_LIMIT, quantize_weight, signed_fixed_point
 
@@ -35,8 +36,6 @@ SAMPLE_IMAGES = 64
 
 #: parts of a tensor's range that coarse codes are tried to cover
 SHRINKS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
-
-Progress = Callable[[float, str], None]
 
 
 @dataclass(frozen=True)
@@ -70,13 +69,13 @@ def within_budget(
     an accelerator's scratchpads have one width, so the compiler refuses them.
     """
     plain = replace(config, weight_bits=8, act_bits=8, reconstruction=None)
-    network = quantize(model, images, mean, std, plain, progress)
+    network = quantize(model, images, mean, std, plain, part_of(progress, 0.0, 0.4))
     sample = torch.from_numpy(images[:: max(len(images) // SAMPLE_IMAGES, 1)][:SAMPLE_IMAGES])
     if weights is not None:
-        layer_bits = allocate(weight_sensitivities(network, sample, 4, progress), weights)
+        layer_bits = allocate(weight_sensitivities(network, sample, 4, part_of(progress, 0.4, 0.7)), weights)
         config = replace(config, layer_weight_bits=layer_bits)
     if activations is not None:
-        layer_bits = allocate(activation_sensitivities(network, sample, 4, progress), activations)
+        layer_bits = allocate(activation_sensitivities(network, sample, 4, part_of(progress, 0.7, 1.0)), activations)
         config = replace(config, layer_act_bits=layer_bits)
     return config
 

@@ -7,7 +7,7 @@ then adapted (`quant.reconstruction`), given what the integer blocks before it r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -20,17 +20,15 @@ from quant.graph import FloatGraph
 from quant.integer_network import IntegerNetwork
 from quant.models.efficientvit import EfficientViT
 from quant.observers import Extremes, Histogram
-from quant.reconstruction.reconstruct import Reconstructor
+from quant.progress import Progress, part_of
+from quant.reconstruction.reconstruct import JUDGES, Reconstructor
 
 __all__ = ["QuantizationError", "QuantizerConfig", "Reconstruction", "calibrate", "quantize"]
 
 #: images whose codes are followed through the integer network while it is made
 SAMPLE_IMAGES = 64
-#: parts of the work that calibration takes, without and with reconstruction
+#: part of the work that calibration takes, without and with reconstruction
 CALIBRATION_SHARE, CALIBRATION_SHARE_OF_MINUTES = 0.8, 0.05
-
-#: `progress(done, text)` is told how much of the work is done, 0..1, and what is going on
-Progress = Callable[[float, str], None]
 
 
 def quantize(
@@ -46,7 +44,7 @@ def quantize(
     Parameters
     ----------
     model : with or without batch norms; left as it is.
-    images_uint8 : (N, size, size, 3) calibration images; 256 or more give good ranges.
+    images_uint8 : (N, size, size, 3) calibration images; 256 or more give good ranges, 1024 good reconstructions.
     mean, std : per-channel normalisation constants for pixels scaled to 0..1.
     progress : called as `progress(done, text)`, done in 0..1.
 
@@ -61,11 +59,13 @@ def quantize(
     config = config or QuantizerConfig()
     images = np.asarray(images_uint8)
     _check_images(images, mean, std)
+    if config.reconstruction and len(images) < JUDGES:
+        raise QuantizationError(f"{len(images)} images cannot be learned from; give at least {JUDGES}, better 1024")
     graph = FloatGraph.from_model(model)
     share = CALIBRATION_SHARE_OF_MINUTES if config.reconstruction else CALIBRATION_SHARE
-    observers = calibrate(graph, images, mean, std, config, _part(progress, 0.0, share))
+    observers = calibrate(graph, images, mean, std, config, part_of(progress, 0.0, share))
     builder = Builder(graph, observers, config, images.shape[1], mean, std)
-    builder = _build(builder, images, mean, std, _part(progress, share, 1.0))
+    builder = _build(builder, images, mean, std, part_of(progress, share, 1.0))
     info = {
         "quantizer": asdict(config),
         "calibration_images": len(images),
@@ -77,11 +77,6 @@ def quantize(
         },
     }
     return IntegerNetwork(tuple(builder.nodes), info)
-
-
-def _part(progress: Progress | None, start: float, end: float) -> Progress:
-    """Progress of a part of the work."""
-    return lambda done, text: progress and progress(start + (end - start) * done, text)
 
 
 def _build(
@@ -98,7 +93,7 @@ def _build(
         codes = builder.nodes[0].run(torch.from_numpy(images).permute(0, 3, 1, 2)).to(torch.uint8)
         reconstructor = Reconstructor(builder.graph, config.reconstruction, codes, normalise(images, mean, std))
     for index, block in enumerate(blocks):
-        report = _part(progress, index / len(blocks), (index + 1) / len(blocks))
+        report = part_of(progress, index / len(blocks), (index + 1) / len(blocks))
         tensors = list(builder.graph.run_block(block, floats))
         before = builder.fork()
         for node, values in tensors:

@@ -6,7 +6,7 @@ Rounding of weights, biases, steps of activations, and units of attention states
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from math import cos, pi
 
 import torch
@@ -16,11 +16,12 @@ from quant.builder import Builder
 from quant.config import Reconstruction
 from quant.graph import FloatGraph, FloatNode
 from quant.integer_network import Node
+from quant.progress import Progress
 from quant.reconstruction.block import BlockModel
 from quant.reconstruction.learned import Learned
 from quant.reconstruction.rounding import penalty, penalty_exponent
 
-__all__ = ["Reconstructor"]
+__all__ = ["JUDGES", "Reconstructor"]
 
 #: images that go through a block at a time
 BATCH = 32
@@ -28,8 +29,6 @@ BATCH = 32
 BATCH_PIXELS, LEAST_BATCH = 4608, 4
 #: one image in so many is not learned from, but judges what was learned
 JUDGES = 8
-
-Progress = Callable[[float, str], None]
 
 
 class Reconstructor:

@@ -12,7 +12,7 @@ from quant.data.noise import noise_images
 from quant.graph import FloatAttention, FloatConv, FloatGraph, FloatNode
 from quant.integer_network import Conv
 from quant.models.random_weights import random_model
-from quant.quantize import calibrate, quantize
+from quant.quantize import QuantizationError, calibrate, quantize
 from quant.reconstruction.block import BlockModel
 from quant.reconstruction.reconstruct import Reconstructor
 from quant.scales import per_filter
@@ -114,6 +114,11 @@ def test_equal_seeds_give_equal_networks():
         assert not isinstance(one, Conv) or torch.equal(one.weight, other.weight)
     images = torch.from_numpy(IMAGES)
     assert torch.equal(first.run(images), second.run(images))
+
+
+def test_a_few_images_are_not_enough():
+    with pytest.raises(QuantizationError, match="at least 8"):
+        quantize(MODEL, IMAGES[:7], MEAN, STD, QuantizerConfig(reconstruction=Reconstruction()))
 
 
 # -- faults of the public code --
