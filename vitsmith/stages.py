@@ -25,6 +25,7 @@ from quant.models.efficientvit import EFFICIENTVIT
 from quant.models.loaders import evaluation_crop, load_checkpoint
 from quant.models.random_weights import random_model
 from quant.predictions import PredictionFile, predict
+from quant.progress import part_of
 from quant.quantize import QuantizerConfig, Reconstruction, quantize
 from quant.stress import CALIBRATION_IMAGES, widen_ranges
 from sim.compare import Boundary, compare_frame, first_mismatch
@@ -131,7 +132,8 @@ def quantize_stage(
         reconstruction=Reconstruction() if reconstruct else None,
     )
     if weight_budget is not None:
-        settings = within_budget(model, images, info.mean, info.std, settings, weights=weight_budget, progress=progress)
+        report, progress = part_of(progress, 0.0, 0.5), part_of(progress, 0.5, 1.0)
+        settings = within_budget(model, images, info.mean, info.std, settings, weights=weight_budget, progress=report)
     network = quantize(model, images, info.mean, info.std, settings, progress)
     bundle.path.mkdir(parents=True, exist_ok=True)
     network.save(bundle.network_file)
