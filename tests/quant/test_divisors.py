@@ -3,8 +3,12 @@
 import pytest
 import torch
 
+from compiler.compile import compile_network
+from compiler.errors import CompileError
+from quant import numerics
 from quant.divisors import divisor_table, quotient_errors, with_mantissa_bits
 from quant.integer_network import LinearAttention
+from tests.configs import SMALL, quantizer_settings
 from tests.quant.support import tiny_network
 
 
@@ -37,3 +41,18 @@ def test_only_the_table_changes():
     for before, after in zip(network.nodes, other.nodes):
         assert (before is after) != isinstance(before, LinearAttention)
     assert {node.mantissa_bits for node in other.nodes if isinstance(node, LinearAttention)} == {3}
+
+
+def test_uniform_codes_of_divisors():
+    divisors = torch.tensor([0, 1, 127, 128, 1000, 255 * 256, 1 << 20])
+    codes = numerics.uniform_divisor(divisors, torch.tensor(1 << 15), torch.tensor(23))  # steps of 256
+    assert codes.tolist() == [0, 0, 0, 1, 4, 255, 255]
+    r, e = numerics.reciprocal(codes, 8)
+    assert r[0] == e[0] == 0
+    assert torch.allclose(torch.ldexp(r[3:].double(), -15 - e[3:]) * codes[3:], torch.ones(4).double(), rtol=3e-3)
+
+
+def test_uniform_divisors_are_for_comparison_only():
+    network, _ = tiny_network(32, divisor="uniform", **quantizer_settings(SMALL))
+    with pytest.raises(CompileError, match="uniform steps, which no hardware makes"):
+        compile_network(network, SMALL)

@@ -57,6 +57,21 @@ def test_the_float_graph_is_the_model(name):
     )
 
 
+@pytest.mark.parametrize("name", ["tiny", "b1"])
+def test_blocks_read_one_tensor_each(name):
+    graph = FloatGraph.from_model(EfficientViT(CONFIGS[name]))
+    blocks = graph.blocks()
+    assert [node for block in blocks for node in block] == list(graph.nodes)
+    for before, block in zip(blocks, blocks[1:]):
+        inner = {node.name for node in block}
+        assert {source for node in block for source in node.inputs} - inner == {before[-1].name}
+    sizes = {block[0].name.rpartition(".")[0]: len(block) for block in blocks[:-3]}
+    assert sizes["stem.1"] == 2 and sizes["stages.2.0"] == 3 and sizes["stages.3.1.attention"] == 5
+    assert [[node.name for node in block] for block in blocks[-3:]] == [
+        ["head.conv", "head.pool"], ["head.fc1", "head.norm"], ["head.fc2"],
+    ]  # fmt: skip
+
+
 def test_names_of_nodes_are_stable(network):
     assert (
         [node.name for node in network.nodes]

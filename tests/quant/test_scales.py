@@ -5,8 +5,10 @@ import torch
 
 from quant.scales import (
     AffineFormat,
+    fitted_unit,
     fixed_point,
     hardswish_table,
+    per_filter,
     quantize_weight,
     shared_fixed_point,
     signed_fixed_point,
@@ -105,3 +107,20 @@ def test_hardswish_tables_are_few():
     """Pre-activation ranges of a whole network need a handful of tables."""
     tables = {tuple(hardswish_table(high / 10, 10).entries.tolist()) for high in range(1, 200)}
     assert len(tables) <= 4
+
+
+def test_values_of_input_channels_for_every_filter():
+    values = torch.arange(6)
+    grouped = per_filter(values, torch.zeros(4, 3, 1, 1), 2)
+    assert grouped[:, :, 0, 0].tolist() == [[0, 1, 2], [0, 1, 2], [3, 4, 5], [3, 4, 5]]
+    assert per_filter(values, torch.zeros(6, 1, 3, 3), 6).flatten().tolist() == list(range(6))
+    assert per_filter(torch.tensor([7]), torch.zeros(2, 3, 1, 1), 1).flatten().tolist() == [7] * 6
+
+
+def test_units_fitted_to_codes():
+    codes = torch.randint(-7, 8, (5, 4, 3, 3), generator=torch.Generator().manual_seed(0)).to(torch.int8)
+    codes[4] = 0
+    unit = torch.tensor([0.1, 0.2, 0.3, 1e-9, 0.5], dtype=torch.float64)
+    least = torch.tensor([0.0, 0.0, 0.0, 1e-3, 1e-4], dtype=torch.float64)
+    found = fitted_unit(codes, codes * unit.reshape(-1, 1, 1, 1), least)
+    assert torch.allclose(found, torch.tensor([0.1, 0.2, 0.3, 1e-3, 1e-4], dtype=torch.float64))
