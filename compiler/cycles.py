@@ -67,8 +67,7 @@ def _attention(f: dict, config: AcceleratorConfig) -> Timing:
     if f.get("pool"):
         busy = blocks * (tokens + 1) + (blocks - 1) * max(ti + 1, 5) + ti + 12
         return Timing(busy, busy)
-    lanes = min(ti, config.out_lanes, config.stream_bits // config.operand_bits)
-    drains = [ti * (ti // lanes + (i % blocks == 0)) for i in range(blocks * blocks)]
+    drains = [ti * (ti // config.state_group + (i % blocks == 0)) for i in range(blocks * blocks)]
     total = 13 + blocks * blocks * (tokens + 1) + sum(max(d + 1, 6) for d in drains[:-1]) + drains[-1]
     # the next head is taken, and fetches, when the last drain begins
     return Timing(total - 13 + max(drains[-1] + 1, 8) - drains[-1], total)

@@ -26,6 +26,7 @@ class Multipliers(StrEnum):
 
     PLAIN = "plain"  #: a multiplier per product; for FPGAs with multipliers of 18 x 18 bits
     PACKED = "packed"  #: a multiplier for two products that share a factor; for multipliers of 27 x 18 bits
+    LOGIC = "logic"  #: no multiplier blocks
     DSP48E2 = "dsp48e2"  #: packed, as instances of UltraScale+ blocks that hold the product's register too
 
 
@@ -67,13 +68,17 @@ class AcceleratorConfig:
     parameter_buffer_words: int = 512  #: words of `bus_bits` prefetched for each small engine
     state_tiles: int = 16  #: Ti x To tiles of attention states that are held at once
     queue_depth: int = 4  #: instructions waiting at each engine
+    state_lanes: int = 16  #: attention states that are requantized per cycle, at most Ti, To, and a stream word
     multiplier: Multipliers = Multipliers.PACKED  #: the same results in every style
+    logic_engines: bool = False  #: the engines beside the MAC array, except requantizers, multiply in logic
 
     def __post_init__(self) -> None:
         try:
             object.__setattr__(self, "multiplier", Multipliers(self.multiplier))
         except ValueError as error:
             raise ConfigError(f"multiplier = {self.multiplier!r} is not one of {', '.join(Multipliers)}") from error
+        if not isinstance(self.logic_engines, bool):
+            raise ConfigError(f"logic_engines = {self.logic_engines!r} is not true or false")
         self._check_ranges()
         self._check_relations()
 
@@ -84,7 +89,7 @@ class AcceleratorConfig:
             "divisor_mantissa_bits": (0, 10), "table_index_bits": (4, 12), "acc_bits": (16, 32),
             "acc_depth": (8, 256), "bus_bits": (64, 256), "bus_ports": (1, 4), "stream_bits": (64, 2048),
             "weight_buffer_words": (16, 65536), "parameter_buffer_words": (16, 65536), "state_tiles": (2, 256),
-            "queue_depth": (1, 64),
+            "queue_depth": (1, 64), "state_lanes": (1, 64),
         }  # fmt: skip
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
@@ -92,7 +97,7 @@ class AcceleratorConfig:
                 raise ConfigError(f"{name} = {value!r} is not an integer from {low} to {high}")
         powers = (
             "in_lanes", "out_lanes", "requant_channels", "acc_depth", "bus_bits", "stream_bits",
-            "weight_buffer_words", "parameter_buffer_words", "state_tiles",
+            "weight_buffer_words", "parameter_buffer_words", "state_tiles", "state_lanes",
         )  # fmt: skip
         for name in powers:
             if not _is_power_of_two(getattr(self, name)):
@@ -141,6 +146,16 @@ class AcceleratorConfig:
         return self.in_lanes
 
     @property
+    def engine_multiplier(self) -> Multipliers:
+        """How the engines beside the MAC array multiply, requantizers apart."""
+        return Multipliers.LOGIC if self.logic_engines else self.multiplier
+
+    @property
+    def state_group(self) -> int:
+        """Attention states that are written per cycle: `state_lanes`, but at most a row of a tile and a stream word."""
+        return min(self.state_lanes, self.in_lanes, self.out_lanes, self.stream_bits // self.operand_bits)
+
+    @property
     def subblocks(self) -> int:
         """Requantizer channel groups in one scratchpad word."""
         return self.in_lanes // self.requant_channels
@@ -181,9 +196,9 @@ class AcceleratorConfig:
 
     @property
     def hash(self) -> int:
-        """64-bit identity of everything that a program depends on; name and multiplier style do not count."""
+        """64-bit identity of everything that a program depends on; name and multiplier styles do not count."""
         document = asdict(self) | {"abi": ABI_VERSION}
-        del document["name"], document["multiplier"]
+        del document["name"], document["multiplier"], document["logic_engines"]
         return int.from_bytes(hashlib.sha256(json.dumps(document, sort_keys=True).encode()).digest()[:8], "little")
 
     def replace(self, **changes: object) -> "AcceleratorConfig":
@@ -216,11 +231,11 @@ CONFIGS = {
     config.name: config
     for config in (
         AcceleratorConfig(),
-        # about 200 multipliers; activations in 256 KiB
+        # fits an ECP5-85F: multipliers for the MAC array and the requantizers, activations in 224 KiB
         AcceleratorConfig(
-            name="nano", pixels=2, in_lanes=8, out_lanes=8, dw_pixels=1, requant_channels=4, bus_bits=64, bus_ports=1,
-            stream_bits=64, acc_depth=64, weight_buffer_words=512, pad_words=(4096, 4096, 4096, 4096), state_tiles=32,
-            multiplier=Multipliers.PLAIN,
+            name="nano", pixels=2, in_lanes=8, out_lanes=8, dw_pixels=1, requant_channels=2, bus_bits=64, bus_ports=1,
+            stream_bits=64, acc_depth=64, weight_buffer_words=512, pad_words=(4096, 4096, 4096, 2048), state_tiles=32,
+            state_lanes=1, multiplier=Multipliers.PLAIN, logic_engines=True,
         ),
     )
 }  # fmt: skip

@@ -86,13 +86,13 @@ class InstructionPort(wiring.Signature):
 
 
 class StateWrite(wiring.Signature):
-    """Write port of the state buffer, `lanes` = min(Ti, To, elements per stream word) elements at a time.
+    """Write port of the state buffer, `lanes` = `config.state_group` elements at a time.
 
     `element` = ti * To + to is the index of the first element within its tile, a multiple of `lanes`; tiles are
     padded to whole stream words. Always accepted."""
 
     def __init__(self, config: AcceleratorConfig) -> None:
-        self.lanes = min(config.in_lanes, config.out_lanes, config.stream_bits // config.operand_bits)
+        self.lanes = config.state_group
         super().__init__(
             {
                 "valid": Out(1),

@@ -6,7 +6,8 @@ from hw.config import AcceleratorConfig, Multipliers
 SMALL = AcceleratorConfig(
     name="small", pixels=2, in_lanes=8, out_lanes=8, dw_pixels=1, requant_channels=4, bus_bits=64, bus_ports=1,
     stream_bits=64, acc_depth=64, weight_buffer_words=256, parameter_buffer_words=64,
-    pad_words=(1024, 900, 1000, 800), state_tiles=32, queue_depth=2, multiplier=Multipliers.PLAIN,
+    pad_words=(1024, 900, 1000, 800), state_tiles=32, queue_depth=2, state_lanes=2,
+    multiplier=Multipliers.PLAIN, logic_engines=True,
 )  # fmt: skip
 
 #: 4x8x16 lanes, DSP48E2 blocks, two ports, 4-bit weights

@@ -34,7 +34,7 @@ class DotProductFormat:
     @property
     def packing(self) -> Packing | None:
         """How the two factors of a pair share a multiplier, if they do; of as many terms as the first level adds."""
-        if self.style is Multipliers.PLAIN:
+        if self.style in (Multipliers.PLAIN, Multipliers.LOGIC):
             return None
         return Packing(self.shared, self.other, min(self.inputs, TREE_RADIX))
 

@@ -5,6 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.arithmetic.packing import PORT_BITS
+from hw.arithmetic.product import product
 from hw.config import Multipliers
 from hw.shared import ModuleLibrary
 
@@ -34,7 +35,7 @@ class Multiplier(wiring.Component):
             return m
         register = Signal.like(self.product, reset_less=True)
         with m.If(self.enable):
-            m.d.sync += register.eq(self.a * self.b)
+            m.d.sync += register.eq(product(self.a, self.b, self._style))
         m.d.comb += self.product.eq(register)
         return m
 

@@ -9,6 +9,7 @@ from amaranth import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from hw.arithmetic.product import product
 from hw.arithmetic.requantizer import clamp_unsigned
 from hw.arithmetic.scaler import Scaler
 from hw.config import AcceleratorConfig
@@ -76,7 +77,9 @@ class OuterProducts(wiring.Component):
         sums = [Signal(signed(config.acc_bits), name=f"sum{i}") for i in lanes]
         m.d.comb += [self.sum.eq(sums[0]), *(self.row[j].eq(acc[0][j]) for j in lanes)]
         with m.If(add & self.products):
-            m.d.sync += [acc[i][j].eq(acc[i][j] + k[i] * v[j]) for i in lanes for j in lanes]
+            m.d.sync += [
+                acc[i][j].eq(acc[i][j] + product(k[i], v[j], config.engine_multiplier)) for i in lanes for j in lanes
+            ]
         with m.Elif(self.shift):
             m.d.sync += [below.eq(above) for i in lanes for below, above in zip(acc[i], (*acc, [0] * len(acc))[i + 1])]
         with m.If(add & self.sums):
@@ -221,7 +224,7 @@ class StateWriter(wiring.Component):
             ]
         for i in range(lanes):
             x_bits = max(acc_bits, 32) + 1 if i == 0 else acc_bits
-            m.submodules[f"scaler{i}"] = scaler = Scaler(x_bits, 16, 6, CODE_BITS)
+            m.submodules[f"scaler{i}"] = scaler = Scaler(x_bits, 16, 6, CODE_BITS, self._config.engine_multiplier)
             x = Signal(signed(x_bits), name=f"x{i}", reset_less=True)
             with m.If(tag.valid):
                 m.d.sync += x.eq(
@@ -363,6 +366,8 @@ class LinearAttentionUnit(wiring.Component):
     ) -> data.View:
         """Count key and value blocks, and place their tokens and results. Returns the pass of the current tokens."""
         config, info = self._config, Signal(PassLayout(self._config))
+        style, words = config.engine_multiplier, body.groups_per_row
+        k_start, v_start = product(words, body.key_block, style), product(words, body.value_block, style)
         key, value, k_offset, v_offset, address = (
             Signal(bits, name=name, reset_less=True)
             for name, bits in (("key", 12), ("value", 12), ("k_offset", 16), ("v_offset", 16), ("address", 16))
@@ -377,8 +382,8 @@ class LinearAttentionUnit(wiring.Component):
             m.d.sync += [
                 key.eq(Mux(set_up, 0, key + 1)),
                 value.eq(0),
-                k_offset.eq(Mux(set_up, body.key_block * body.groups_per_row, k_offset + body.groups_per_row)),
-                v_offset.eq(body.value_block * body.groups_per_row),
+                k_offset.eq(Mux(set_up, k_start, k_offset + body.groups_per_row)),
+                v_offset.eq(v_start),
                 address.eq(Mux(set_up, body.destination.start, address + 1)),
                 sum_tile.eq(next_sum_tile),
                 tile.eq(next_sum_tile + body.blocks),

@@ -22,7 +22,7 @@ IN_FLIGHT_BITS = 7
 
 def lane_format(config: AcceleratorConfig) -> DotProductFormat:
     """What a lane computes: the taps of two output pixels, which share the weights."""
-    return DotProductFormat(DW_TAPS, signed(config.weight_bits), unsigned(config.act_bits), config.multiplier)
+    return DotProductFormat(DW_TAPS, signed(config.weight_bits), unsigned(config.act_bits), config.engine_multiplier)
 
 
 class DepthwiseLane(wiring.Component):

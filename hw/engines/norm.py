@@ -16,6 +16,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from hw.arithmetic.leading_one import LeadingOne, leading_one_latency
+from hw.arithmetic.product import product
 from hw.arithmetic.requantizer import Requantizer, TableWrite
 from hw.arithmetic.scaler import Scaler
 from hw.config import AcceleratorConfig
@@ -157,23 +158,24 @@ class VectorUnit(wiring.Component):
         partial1, partial2 = Signal.like(self.sum1, reset_less=True), Signal.like(self.sum2, reset_less=True)
         with m.If(self.valid):
             m.d.sync += codes.eq(self.codes)
-        products = []
+        products, style = [], self._config.engine_multiplier
         for i, code in enumerate(codes):
-            product = Signal(len(code) + CHANNEL_BITS, name=f"product{i}", reset_less=True)
+            multiple = Signal(len(code) + CHANNEL_BITS, name=f"product{i}", reset_less=True)
             with m.If(valids[0]):
-                m.d.sync += product.eq(code * Mux(self.elements, self.channels, code))
-            products.append(product)
-            m.submodules[f"scaler{i}"] = scaler = Scaler(len(product) + 1, RSQRT_BITS, SHIFT_BITS, ELEMENT_BITS)
+                m.d.sync += multiple.eq(product(code, Mux(self.elements, self.channels, code), style))
+            products.append(multiple)
+            scaler = Scaler(len(multiple) + 1, RSQRT_BITS, SHIFT_BITS, ELEMENT_BITS, style)
+            m.submodules[f"scaler{i}"] = scaler
             m.d.comb += [
                 scaler.valid.eq(valids[2] & self.elements),
                 scaler.multiplier.eq(self.r),
                 scaler.shift.eq(self.shift),
                 self.y[i].eq(scaler.y),
             ]
-            difference = Signal(signed(len(product) + 1), name=f"difference{i}", reset_less=True)
+            difference = Signal(signed(len(multiple) + 1), name=f"difference{i}", reset_less=True)
             m.d.comb += scaler.x.eq(difference)
             with m.If(valids[1] & self.elements):
-                m.d.sync += difference.eq(product - self.sum1)
+                m.d.sync += difference.eq(multiple - self.sum1)
 
         with m.If(self.clear):
             m.d.sync += [self.sum1.eq(0), self.sum2.eq(0)]

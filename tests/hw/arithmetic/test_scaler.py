@@ -6,14 +6,16 @@ import pytest
 import torch
 
 from hw.arithmetic.scaler import Scaler
+from hw.config import Multipliers
 from quant import numerics
 from tests.hw.support import simulate
 
 
+@pytest.mark.parametrize("style", [Multipliers.PLAIN, Multipliers.LOGIC])
 @pytest.mark.parametrize(("x_bits", "y_bits"), [(16, 10), (26, 10), (33, 10), (21, 20)])
-def test_scaler(x_bits: int, y_bits: int) -> None:
+def test_scaler(x_bits: int, y_bits: int, style: Multipliers) -> None:
     rng = Random(x_bits)
-    dut = Scaler(x_bits, 16, 6, y_bits)
+    dut = Scaler(x_bits, 16, 6, y_bits, style)
     limit = 1 << (x_bits - 1)
     x = [
         rng.choice([-limit, limit - 1, 0, 1, -1, rng.randrange(-limit, limit) >> rng.randrange(x_bits)])

@@ -23,6 +23,7 @@ CONFIGS = {
     "wide_k": dict(pixels=7, in_lanes=8, out_lanes=2, act_bits=4),
     "one_pixel": dict(pixels=1, in_lanes=4, out_lanes=2, acc_bits=32),
     "short_words": dict(pixels=2, in_lanes=8, out_lanes=8, stream_bits=64, bus_bits=64, weight_bits=8, state_bits=8),
+    "in_logic": dict(pixels=2, in_lanes=8, out_lanes=4, state_lanes=1, logic_engines=True),
     "two_bits": dict(pixels=5, in_lanes=4, out_lanes=4, act_bits=2, state_bits=2, weight_bits=2, acc_bits=16),
 }
 
@@ -42,8 +43,7 @@ class Instruction:
     def cycles(self, config: AcceleratorConfig) -> int:
         """Cycles from acceptance to `done`, alone and without refused requests."""
         f, reads = self.fields, 1 if self.fields["pool"] else 2
-        lanes = min(config.in_lanes, config.out_lanes, config.stream_bits // config.operand_bits)
-        groups = 0 if f["pool"] else config.in_lanes // lanes
+        groups = 0 if f["pool"] else config.in_lanes // config.state_group
         row = [config.pixels] * (f["groups_per_row"] - 1) + [f["last_pixels"]]
         start, drained, written = 2, 0, 0
         for i in range(f["blocks"] if f["pool"] else f["blocks"] ** 2):

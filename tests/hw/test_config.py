@@ -1,0 +1,28 @@
+"""Configurations: what a program depends on, and what cannot be built."""
+
+import pytest
+
+from hw.config import CONFIGS, AcceleratorConfig, ConfigError, Multipliers
+
+
+def test_programs_do_not_depend_on_how_products_are_made() -> None:
+    config = AcceleratorConfig()
+    assert config.replace(name="other", multiplier=Multipliers.PLAIN, logic_engines=True).hash == config.hash
+    assert config.replace(state_lanes=8).hash != config.hash
+
+
+def test_small_engines_multiply_in_logic() -> None:
+    assert AcceleratorConfig(multiplier=Multipliers.DSP48E2).engine_multiplier is Multipliers.DSP48E2
+    assert AcceleratorConfig(logic_engines=True).engine_multiplier is Multipliers.LOGIC
+    with pytest.raises(ConfigError, match="logic_engines = 1 "):
+        AcceleratorConfig(logic_engines=1)
+
+
+@pytest.mark.parametrize(("lanes", "out_lanes", "group"), [(16, 16, 16), (4, 16, 4), (16, 8, 8), (1, 16, 1)])
+def test_states_per_cycle(lanes: int, out_lanes: int, group: int) -> None:
+    assert AcceleratorConfig(state_lanes=lanes, out_lanes=out_lanes).state_group == group
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=lambda config: config.name)
+def test_text_form(config: AcceleratorConfig) -> None:
+    assert AcceleratorConfig.from_json(config.to_json()) == config
