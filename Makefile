@@ -39,6 +39,8 @@ b1: $(READY)
 	$(BIN)/vitsmith generate --bundle build/b1
 	$(BIN)/vitsmith compile --bundle build/b1
 	$(BIN)/vitsmith simulate --frames 1 --boundaries 1 --stall 0 --bundle build/b1
+	$(BIN)/vitsmith compile --batch 8 --bundle build/b1
+	$(BIN)/vitsmith simulate --frames 8 --boundaries 0 --stall 0 --bundle build/b1
 
 test-all: $(READY)
 	$(BIN)/python -m pytest -n 2

@@ -71,25 +71,23 @@ def buffer_for(name: str, shape: Shape, config: AcceleratorConfig, ring: int) ->
 
 
 def allocate(lifetimes: list[Lifetime], pad_words: tuple[int, ...]) -> dict[str, Buffer] | str:
-    """Place every buffer so that none overlaps another that lives at the same time (first fit, preferred pads first).
+    """Place every buffer so that none overlaps another that lives at the same time.
 
-    Returns the placed buffers by name, or the name of the first buffer that found no room.
+    Large ones first, each in the first gap of the first of its preferred pads that has room. Returns the placed buffers
+    by name, or the name of the first buffer that found no room.
     """
-    live: list[tuple[int, Buffer]] = []
-    placed: dict[str, Buffer] = {}
-    for item in sorted(lifetimes, key=lambda x: (x.first, -x.buffer.words)):
-        live = [(last, buffer) for last, buffer in live if last >= item.first]
+    placed: list[tuple[Lifetime, Buffer]] = []
+    for item in sorted(lifetimes, key=lambda x: (-x.buffer.words, x.first)):
+        alive = [buffer for other, buffer in placed if other.first <= item.last and item.first <= other.last]
         pads = [*item.preferred, *(p for p in range(len(pad_words)) if p not in item.preferred)]
         for pad in pads:
-            base = _first_gap(item.buffer.words, [b for _, b in live if b.pad == pad], pad_words[pad])
+            base = _first_gap(item.buffer.words, [b for b in alive if b.pad == pad], pad_words[pad])
             if base is not None:
-                buffer = replace(item.buffer, pad=pad, base=base)
-                placed[buffer.name] = buffer
-                live.append((item.last, buffer))
+                placed.append((item, replace(item.buffer, pad=pad, base=base)))
                 break
         else:
             return item.buffer.name
-    return placed
+    return {buffer.name: buffer for _, buffer in placed}
 
 
 def _first_gap(words: int, taken: list[Buffer], size: int) -> int | None:

@@ -6,6 +6,7 @@ from math import ceil
 
 import numpy as np
 
+from compiler.batch import Batch
 from compiler.checks import check_network
 from compiler.cycles import timing
 from compiler.instructions import Instruction
@@ -13,7 +14,7 @@ from compiler.lowering import Lowered, lower
 from compiler.parameters import table_bytes
 from compiler.program import Program, StoredMap, assemble, stream_base
 from compiler.schedule import Scheduled, dependencies, schedule
-from compiler.shapes import Shape, infer_shapes
+from compiler.shapes import infer_shapes
 from hw.config import AcceleratorConfig
 from hw.control.descriptors import BODIES, Engine, Opcode, Packet, pack
 from quant.integer_network import IntegerNetwork
@@ -24,34 +25,42 @@ TABLE_BANKS = 2
 PAGE = 4096
 
 
-def compile_network(network: IntegerNetwork, config: AcceleratorConfig, *, trace: bool = False) -> Program:
-    """Compile one frame. With `trace`, the program also stores every node's map, for comparison and debugging.
+def compile_network(
+    network: IntegerNetwork, config: AcceleratorConfig, *, trace: bool = False, batch: int = 1
+) -> Program:
+    """Compile a run of `batch` frames.
+
+    Frames of a run overlap, and use what is loaded for the fully connected layers together: more frames per second, but
+    scores come when the last frame is done. With `trace`, the program also stores every node's map, for comparison and
+    debugging.
 
     Raises `CompileError` with a table of everything that cannot be mapped.
     """
     shapes = infer_shapes(network)
     check_network(network, config, shapes)
-    lowered = lower(network, config, shapes, trace=trace)
+    frames = Batch.of(network, shapes, batch)
+    choices = ((lowered, _schedule(lowered, config)) for lowered in lower(frames, config, trace=trace))
+    lowered, scheduled = min(choices, key=lambda choice: choice[1].cycles)
     instructions = lowered.instructions
-    timings = [timing(i, config) for i in instructions]
-    scheduled = schedule(instructions, dependencies(instructions, config), timings)
-    stored, result_bytes = _result_layout(lowered, shapes, network, config)
+    stored, result_bytes = _result_layout(lowered, frames, config)
     _assign_tables(instructions, scheduled.order)
     streams = _lay_out_streams(instructions, scheduled.order, config, stream_base(len(instructions) + 1))
     packets = [_packet(instructions[i], scheduled.waits[i]) for i in scheduled.order]
     packets.append(_end_packet(instructions))
+    image_bytes = network.input.size**2 * network.input.channels
     image = assemble(
         packets,
         streams.content,
         config_hash=config.hash,
-        input_bytes=network.input.size**2 * network.input.channels,
+        input_bytes=batch * image_bytes,
         result_bytes=result_bytes,
         port_stride=streams.port_stride,
     )
     return Program(
         image=image,
         config_hash=config.hash,
-        input_bytes=network.input.size**2 * network.input.channels,
+        batch=batch,
+        input_bytes=batch * image_bytes,
         result_bytes=result_bytes,
         stored=stored,
         predicted_cycles=scheduled.cycles,
@@ -64,32 +73,42 @@ def compile_network(network: IntegerNetwork, config: AcceleratorConfig, *, trace
     )
 
 
-def _result_layout(
-    lowered: Lowered, shapes: dict[str, Shape], network: IntegerNetwork, config: AcceleratorConfig
-) -> tuple[tuple[StoredMap, ...], int]:
+def _schedule(lowered: Lowered, config: AcceleratorConfig) -> Scheduled:
+    needs = dependencies(lowered.instructions, config)
+    return schedule(lowered.instructions, needs, [timing(i, config) for i in lowered.instructions])
+
+
+def _result_layout(lowered: Lowered, batch: Batch, config: AcceleratorConfig) -> tuple[tuple[StoredMap, ...], int]:
     """Give every store its place in the result area: class scores first."""
-    last = network.nodes[-1].name
+    last = batch.nodes[-1].name
     stored, offset = [], 0
     for request in sorted(lowered.stores, key=lambda s: s.node != last):
         instruction = lowered.instructions[request.instruction]
-        shape, buffer = shapes[request.node], lowered.buffers[request.node]
-        scores = request.node == last
-        stored.append(
-            StoredMap(
-                node=request.node,
-                offset=offset,
-                row=request.row,
-                rows=request.rows,
-                width=shape.width,
-                channels=shape.channels,
-                blocks=buffer.blocks // config.slices if scores else buffer.blocks,
-                groups=buffer.groups,
-                scores=scores,
-                instruction=request.instruction,
-            )
-        )
+        shape, buffer = batch.shapes[request.node], lowered.buffers[request.node]
+        scores, frame = request.node == last, batch.frame_of[request.node]
         instruction.fields["address"] = offset
-        offset += request.rows * buffer.row_stride * config.pad_word_beats * config.bus_bytes
+        row_bytes = buffer.row_stride * config.pad_word_beats * config.bus_bytes
+        # Behind the pooling, each row is a frame's map.
+        bands = [(frame, request.row, request.rows)]
+        if frame is None:
+            bands = [(row, 0, 1) for row in range(request.row, request.row + request.rows)]
+        for index, row, rows in bands:
+            stored.append(
+                StoredMap(
+                    node=batch.names[request.node],
+                    frame=index,
+                    offset=offset,
+                    row=row,
+                    rows=rows,
+                    width=shape.width,
+                    channels=shape.channels,
+                    blocks=buffer.blocks // config.slices if scores else buffer.blocks,
+                    groups=buffer.groups,
+                    scores=scores,
+                    instruction=request.instruction,
+                )
+            )
+            offset += rows * row_bytes
     return tuple(stored), offset
 
 

@@ -5,12 +5,13 @@ order of emission is a valid sequential program; `compiler.schedule` finds the p
 buffers to learn how many rows of each map live at a time, and once more to emit.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil, gcd
 
 import numpy as np
 
+from compiler.batch import Batch
 from compiler.buffers import Buffer, Lifetime, allocate, buffer_for
 from compiler.errors import CompileError, Obstacle
 from compiler.instructions import STATE_BUFFER, Instruction, Parameters
@@ -18,7 +19,7 @@ from compiler.parameters import depthwise_parameters, matmul_parameters, matmul_
 from compiler.shapes import Shape
 from hw.config import KERNEL_ROWS, AcceleratorConfig
 from hw.control.descriptors import Engine
-from quant.integer_network import AveragePool, Conv, Input, IntegerNetwork, LayerNorm, LinearAttention, Node, Requant
+from quant.integer_network import AveragePool, Conv, Input, LayerNorm, LinearAttention, Node, Requant
 from quant.numerics import Operand
 
 __all__ = ["Lowered", "lower"]
@@ -27,6 +28,26 @@ CHUNK_TILES = 4  #: output tiles per instruction where whole maps are cut by cha
 #: (right shift of the words in a band, extra bands per ring), best first: long bands reuse weights, extra bands let
 #: engines overlap; the first choice that fits the scratchpads is used
 BANDS = ((0, 2), (0, 1), (1, 2), (1, 1), (2, 2), (2, 1), (0, 0), (1, 0), (2, 0), (16, 1), (16, 0))
+
+
+#: work of a frame that is left to do when the next one begins, in parts of the whole
+OVERLAPS = (0.75, 0.5, 0.25, 0.0)
+
+
+@dataclass(frozen=True)
+class Step:
+    """Rows and channels of a node that are made at once; without channels, rows that are stored."""
+
+    node: Node
+    rows: range
+    channels: range
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Names of the maps that are read."""
+        if not self.channels:
+            return ()
+        return (self.node.inputs[self.rows.start],) if isinstance(self.node, AveragePool) else self.node.inputs
 
 
 @dataclass(frozen=True)
@@ -48,21 +69,28 @@ class Lowered:
     stores: list[StoreRequest]
 
 
-def lower(network: IntegerNetwork, config: AcceleratorConfig, shapes: dict[str, Shape], *, trace: bool) -> Lowered:
-    """Emit the instructions of one frame. With `trace`, every node's map is stored to the result area as well.
+def lower(batch: Batch, config: AcceleratorConfig, *, trace: bool) -> Iterator[Lowered]:
+    """Emit the instructions of one run, in one way for each overlap of its frames that fits the scratchpads. With
+    `trace`, every node's map is stored to the result area as well.
 
     Raises `CompileError` if no choice of bands fits the scratchpads.
     """
-    stuck = ""
-    for shift, slack in BANDS:
-        plan = _Plan(network, config, shapes, trace, config.acc_depth >> shift)
-        plan.walk()
-        placed = allocate(plan.lifetimes(slack), config.pad_words)
-        if isinstance(placed, dict):
-            plan.emit(placed)
-            return Lowered(plan.instructions, placed, plan.stores)
-        stuck = placed
-    shape = shapes.get(stuck)
+    fits = False
+    for overlap in OVERLAPS if batch.frames > 1 else (0.0,):
+        for shift, slack in BANDS:
+            plan = _Plan(batch, config, trace, config.acc_depth >> shift)
+            plan.walk()
+            plan.interleave(overlap)
+            placed = allocate(plan.lifetimes(slack), config.pad_words)
+            if isinstance(placed, dict):
+                plan.emit(placed)
+                yield Lowered(plan.instructions, placed, plan.stores)
+                fits = True
+                break
+            stuck = placed
+    if fits:
+        return
+    shape = batch.shapes.get(stuck)
     size = f"{shape.channels} x {shape.height} x {shape.width}" if shape else "unrolled image rows"
     raise CompileError(
         [Obstacle(stuck, f"no scratchpad has room for its map ({size})", "raise pad_words, or use a smaller image")]
@@ -72,21 +100,21 @@ def lower(network: IntegerNetwork, config: AcceleratorConfig, shapes: dict[str, 
 class _Plan:
     """One walk over the network; see `lower`."""
 
-    def __init__(
-        self, network: IntegerNetwork, config: AcceleratorConfig, shapes: dict[str, Shape], trace: bool, band_words: int
-    ) -> None:
-        self.network, self.config, self.trace = network, config, trace
-        self.nodes: dict[str, Node] = {node.name: node for node in network.nodes}
-        self.image = network.input.name
-        stem = next(node for node in network.nodes if self.image in node.inputs)
-        out = shapes[stem.name]
-        # the image exists in scratchpads only as unrolled rows, in the geometry of the stem's output
-        unrolled = Shape(KERNEL_ROWS * config.stem_blocks * config.in_lanes, out.height, out.width)
-        self.shapes = shapes | {self.image: unrolled}
+    def __init__(self, batch: Batch, config: AcceleratorConfig, trace: bool, band_words: int) -> None:
+        self.batch, self.config, self.trace = batch, config, trace
+        self.nodes: dict[str, Node] = {node.name: node for node in batch.nodes}
+        self.last = batch.nodes[-1]
         self.consumers: dict[str, list[Node]] = {name: [] for name in self.nodes}
-        for node in network.nodes:
+        for node in batch.nodes:
             for name in node.inputs:
                 self.consumers[name].append(node)
+        self.shapes = dict(batch.shapes)
+        for node in batch.nodes:
+            if isinstance(node, Input):
+                # images exist in scratchpads only as unrolled rows, in the geometry of the stem's output
+                out = batch.shapes[self.consumers[node.name][0].name]
+                channels = KERNEL_ROWS * config.stem_blocks * config.in_lanes
+                self.shapes[node.name] = Shape(channels, out.height, out.width)
         self.band_words = band_words
         self.chunks = self._chunk_channels()
         self.instructions: list[Instruction] = []
@@ -108,7 +136,7 @@ class _Plan:
     def _chunk_channels(self) -> dict[str, int]:
         lanes = self.config.in_lanes * self.config.out_lanes // gcd(self.config.in_lanes, self.config.out_lanes)
         chunks = dict.fromkeys(self.nodes, max(lanes, CHUNK_TILES * self.config.out_lanes))
-        for node in self.network.nodes:  # everything on the way to an attention is cut by heads
+        for node in self.batch.nodes:  # everything on the way to an attention is cut by heads
             names = list(node.inputs) if isinstance(node, LinearAttention) else []
             while names:
                 name = names.pop()
@@ -133,29 +161,57 @@ class _Plan:
     # -- the walk --
 
     def walk(self) -> None:
-        """Make everything on demand, from the last node; record live rows and instruction ranges, emit nothing."""
-        self._run(lambda *_: None)
-
-    def emit(self, buffers: dict[str, Buffer]) -> None:
-        """Walk again with placed buffers, and emit."""
-        self.buffers = buffers
-        self._run(self._emit)
-
-    def _run(self, emit: Callable[[Node, range, range], None]) -> None:
-        self._emit_band = emit
+        """Plan how everything is made on demand, from the last node: the steps, and how many rows live at a time."""
+        self.steps: list[Step] = []
         self.rows_made = dict.fromkeys(self.nodes, 0)
         self.channels_made = dict.fromkeys(self.nodes, 0)
         self.live_rows = dict.fromkeys(self.nodes, 1)
-        self.steps = 0
-        self.touched: dict[str, list[int]] = {}
-        last = self.network.nodes[-1].name
-        self._ensure(last, self.shapes[last].height, self.shapes[last].channels)
+        self._ensure(self.last.name, self.shapes[self.last.name].height, self.shapes[self.last.name].channels)
+
+    def interleave(self, overlap: float) -> None:
+        """Reorder the steps so that a frame begins when `overlap` of the work of the one before is left to do.
+
+        Frames keep their own order; where two overlap, both advance at the same rate.
+        """
+        work = dict.fromkeys((*range(self.batch.frames), None), 0)
+        times = []
+        for step in self.steps:
+            frame = self._frame(step)
+            times.append((frame, work[frame]))
+            work[frame] += self._work(step)
+        period = (1.0 - overlap) * work[0]
+
+        def key(index: int) -> tuple[float, int]:
+            frame, time = times[index]
+            # What follows the pooling of all frames comes last.
+            return (float("inf") if frame is None else frame * period + time, index)
+
+        self.steps = [self.steps[index] for index in sorted(range(len(self.steps)), key=key)]
+
+    def _frame(self, step: Step) -> int | None:
+        if isinstance(step.node, AveragePool):
+            return step.rows.start
+        return self.batch.frame_of[step.node.name]
+
+    def _work(self, step: Step) -> int:
+        """Multiply-accumulates of the MAC array, about."""
+        if not isinstance(step.node, Conv) or step.node.is_depthwise:
+            return 0
+        return len(step.rows) * self.shapes[step.node.name].width * len(step.channels) * step.node.weight[0].numel()
+
+    def emit(self, buffers: dict[str, Buffer]) -> None:
+        """Emit all steps, with placed buffers."""
+        self.buffers = buffers
+        for step in self.steps:
+            self._emit(step.node, step.rows, step.channels)
 
     def _ensure(self, name: str, row_end: int, channel_end: int) -> None:
         """Make rows of a node up to `row_end`; of a whole map, channels up to `channel_end`."""
         node, shape = self.nodes[name], self.shapes[name]
         if isinstance(node, LinearAttention):
             return self._ensure_attention(node)
+        if isinstance(node, AveragePool):
+            return self._ensure_pool(node)
         if self.is_whole(name) and not isinstance(node, (Input, LayerNorm)):
             while self.channels_made[name] < min(channel_end, shape.channels):
                 first = self.channels_made[name]
@@ -172,7 +228,7 @@ class _Plan:
         return None
 
     def _require(self, node: Node, row_end: int, channels: range) -> None:
-        local = isinstance(node, AveragePool) or (isinstance(node, Conv) and node.groups > 1)
+        local = isinstance(node, Conv) and node.groups > 1
         for source in node.inputs:
             needed = channels.stop if local else self.shapes[source].channels
             self._ensure(source, self.rows_needed(node, source, row_end)[1], needed)
@@ -188,19 +244,24 @@ class _Plan:
                 first = (branch * heads + head) * d
                 self._made(node, range(shape.height), range(first, first + d))
 
+    def _ensure_pool(self, node: AveragePool) -> None:
+        """A row for each frame."""
+        channels = self.shapes[node.name].channels
+        for frame in range(self.rows_made[node.name], self.batch.frames):
+            source = node.inputs[frame]
+            for first in range(0, channels, self.chunks[source]):
+                chunk = range(first, min(first + self.chunks[source], channels))
+                self._ensure(source, self.shapes[source].height, chunk.stop)
+                self._made(node, range(frame, frame + 1), chunk)
+
     def _made(self, node: Node, rows: range, channels: range) -> None:
         """A band or chunk of a node is about to be made, its inputs exist."""
-        for name in (node.name, *node.inputs):
-            self.touched.setdefault(name, [self.steps, self.steps])[1] = self.steps
-        self._emit_band(node, rows, channels)
-        self.steps += 1
+        self.steps.append(Step(node, rows, channels))
         last_channels = channels.stop == self.shapes[node.name].channels
         if last_channels or not isinstance(node, LinearAttention):  # whose inputs are read until the last head is made
             self.rows_made[node.name] = rows.stop
-        if self.trace and last_channels and not isinstance(node, Input) and node is not self.network.nodes[-1]:
-            self.touched[node.name][1] = self.steps
-            self._emit_band(node, rows, range(0))
-            self.steps += 1
+        if self.trace and last_channels and not isinstance(node, Input) and node is not self.last:
+            self.steps.append(Step(node, rows, range(0)))
         oldest = min(
             (self._oldest_needed(reader, node.name) for reader in self.consumers[node.name]), default=rows.start
         )
@@ -214,16 +275,27 @@ class _Plan:
         return self.rows_needed(reader, source, 0 if complete else made)[0]
 
     def lifetimes(self, slack: int) -> list[Lifetime]:
-        """Unplaced buffers after a walk."""
+        """Unplaced buffers of the steps in their order."""
+        touched: dict[str, list[int]] = {}
+        for index, step in enumerate(self.steps):
+            for name in (step.node.name, *step.sources):
+                touched.setdefault(name, [index, index])[1] = index
         result = []
-        last = self.network.nodes[-1].name
-        for name, (first, end) in self.touched.items():
-            ring = self.live_rows[name] + slack * self.band_rows(name)
+        for name, (first, end) in touched.items():
+            ring = self.live_rows[name] + slack * self._slack_rows(name)
             buffer = buffer_for(name, self.shapes[name], self.config, ring)
-            if name == last:
-                buffer = Buffer(name, buffer.blocks * self.config.slices, 1, 1)
+            if name == self.last.name:
+                buffer = Buffer(name, buffer.blocks * self.config.slices, 1, self.shapes[name].height)
             result.append(Lifetime(buffer, first, end, self._preferred_pads(name, len(result))))
         return result
+
+    def _slack_rows(self, name: str) -> int:
+        """Rows that are made, or used up, at a time."""
+        steps = [self.band_rows(name)]
+        for reader in self.consumers[name]:
+            stride = reader.stride if isinstance(reader, Conv) and reader.is_depthwise else 1
+            steps.append(stride * self.band_rows(reader.name))
+        return max(steps)
 
     def _preferred_pads(self, name: str, count: int) -> tuple[int, ...]:
         """Keep what the depthwise and the matmul engine read, and what they write, in different pads."""
@@ -245,15 +317,15 @@ class _Plan:
         elif isinstance(node, LinearAttention):
             self._emit_attention(node, channels)
         elif isinstance(node, AveragePool):
-            self._emit_pool(node, channels)
+            self._emit_pool(node, rows, channels)
         elif isinstance(node, LayerNorm):
-            self._emit_norm(node)
+            self._emit_norm(node, rows)
         elif node.is_depthwise:
             self._emit_depthwise(node, rows, channels)
         else:
             self._emit_matmul(node, rows, channels)
-        if node is self.network.nodes[-1] and channels and channels.stop == self.shapes[node.name].channels:
-            self._emit_store(node.name, range(1))
+        if node is self.last and channels and channels.stop == self.shapes[node.name].channels:
+            self._emit_store(node.name, rows)
 
     def _blocks(self, channels: range) -> range:
         ti = self.config.in_lanes
@@ -271,7 +343,7 @@ class _Plan:
         codes = stem.pad_value.tolist()
         fields = {
             "destination": buffer.view(rows.start),
-            "address": 0,
+            "address": self.batch.frame_of[node.name] * node.size**2 * node.channels,
             "row_bytes": node.size * node.channels,
             "image_rows": node.size,
             "first_row": rows.start * stem.stride - stem.kernel // 2,
@@ -280,14 +352,15 @@ class _Plan:
             **{f"pad_code{c}": codes[c] for c in range(3)},
         }
         self.instructions.append(
-            Instruction(Engine.LOAD, node.name, fields, writes=[(buffer.pad, buffer.addresses(rows))])
+            Instruction(Engine.LOAD, self.batch.names[node.name], fields, writes=[(buffer.pad, buffer.addresses(rows))])
         )
 
     def _emit_matmul(self, node: Conv, rows: range, channels: range) -> None:
         config = self.config
         source_name = node.inputs[0]
         source, target = self.buffers[source_name], self.buffers[node.name]
-        weights = matmul_weights(node, source_name == self.image, config)
+        weights = matmul_weights(node, isinstance(self.nodes[source_name], Input), config)
+        original = self.batch.names[node.name]
         in_blocks = ceil(weights.shape[2] / config.in_lanes)
         first_block, tiles_per_group = 0, 0
         if node.groups > 1:
@@ -309,16 +382,16 @@ class _Plan:
         }
         groups_used = ceil(len(channels) / weights.shape[1]) if node.groups > 1 else 1
         reads = [(source.pad, source.addresses(rows, range(first_block, first_block + groups_used * in_blocks)))]
-        writes = [(target.pad, target.addresses(range(1) if wide else rows, None if wide else blocks))]
+        writes = [(target.pad, target.addresses(rows, None if wide else blocks))]
         if len(node.inputs) > 1:
             residual = self.buffers[node.inputs[1]]
             fields["residual"] = residual.view(rows.start, blocks.start)
             reads.append((residual.pad, residual.addresses(rows, blocks)))
         self.instructions.append(
             Instruction(
-                Engine.MATMUL, node.name, fields, reads, writes,
+                Engine.MATMUL, original, fields, reads, writes,
                 Parameters(
-                    (node.name, channels.start),
+                    (original, channels.start),
                     lambda: matmul_parameters(weights, node.requant, channels, config),
                     node.requant,
                 ),
@@ -331,6 +404,7 @@ class _Plan:
         first = max(0, rows.start * node.stride - node.kernel // 2)
         last = self.rows_needed(node, node.inputs[0], rows.stop)[1]
         blocks = self._blocks(channels)
+        original = self.batch.names[node.name]
         fields = {
             "source": source.view(first, blocks.start),
             "destination": target.view(rows.start, blocks.start),
@@ -347,11 +421,11 @@ class _Plan:
         }
         self.instructions.append(
             Instruction(
-                Engine.DEPTHWISE, node.name, fields,
+                Engine.DEPTHWISE, original, fields,
                 [(source.pad, source.addresses(range(first, last), blocks))],
                 [(target.pad, target.addresses(rows, blocks))],
                 Parameters(
-                    (node.name, channels.start),
+                    (original, channels.start),
                     lambda: depthwise_parameters(node, channels, self.config),
                     node.requant,
                 ),
@@ -361,7 +435,7 @@ class _Plan:
 
     def _emit_attention(self, node: LinearAttention, channels: range) -> None:
         """State of one head, then its numerators and quotients; `channels` are the head's output channels."""
-        config, d = self.config, node.head_dim
+        config, d, original = self.config, node.head_dim, self.batch.names[node.name]
         index = channels.start // d  # of the state's scales
         heads = self.shapes[node.inputs[0]].channels // (3 * d)
         branch, head = divmod(index, heads)
@@ -375,7 +449,7 @@ class _Plan:
         pixels = shape.height * shape.width
         self.instructions.append(
             Instruction(
-                Engine.ATTENTION, node.name,
+                Engine.ATTENTION, original,
                 {
                     "source": source.view(0),
                     "rows": len(rows),
@@ -402,7 +476,7 @@ class _Plan:
             band = range(start, min(start + step, len(rows)))
             self.instructions.append(
                 Instruction(
-                    Engine.MATMUL, node.name,
+                    Engine.MATMUL, original,
                     {
                         "source": source.view(band.start, q.start),
                         "destination": target.view(band.start, blocks.start),
@@ -420,7 +494,7 @@ class _Plan:
                     [(source.pad, source.addresses(band, q)), state],
                     [(target.pad, target.addresses(band, blocks))],
                     Parameters(
-                        (node.name, channels.start),
+                        (original, channels.start),
                         lambda: requant_parameters(node.requant, channels, config.out_lanes, config.stream_bits),
                         node.requant,
                     ),
@@ -428,16 +502,16 @@ class _Plan:
                 )
             )  # fmt: skip
 
-    def _emit_pool(self, node: AveragePool, channels: range) -> None:
-        source, target = self.buffers[node.inputs[0]], self.buffers[node.name]
+    def _emit_pool(self, node: AveragePool, rows: range, channels: range) -> None:
+        source, target = self.buffers[node.inputs[rows.start]], self.buffers[node.name]
         shape = self.shapes[node.inputs[0]]
         blocks = self._blocks(channels)
         self.instructions.append(
             Instruction(
-                Engine.ATTENTION, node.name,
+                Engine.ATTENTION, self.batch.names[node.name],
                 {
                     "source": source.view(0, blocks.start),
-                    "destination": target.view(0, blocks.start),
+                    "destination": target.view(rows.start, blocks.start),
                     "rows": shape.height,
                     "groups_per_row": source.groups,
                     "last_pixels": self._last_pixels(node.inputs[0]),
@@ -449,41 +523,42 @@ class _Plan:
                     "out_zero": node.zero_point,
                 },
                 [(source.pad, source.addresses(range(shape.height), blocks))],
-                [(target.pad, target.addresses(range(1), blocks))],
+                [(target.pad, target.addresses(rows, blocks))],
             )
         )  # fmt: skip
 
-    def _emit_norm(self, node: LayerNorm) -> None:
+    def _emit_norm(self, node: LayerNorm, rows: range) -> None:
         source, target = self.buffers[node.inputs[0]], self.buffers[node.name]
         channels = range(self.shapes[node.name].channels)
-        self.instructions.append(
-            Instruction(
-                Engine.NORM, node.name,
-                {
-                    "source": source.view(0),
-                    "destination": target.view(0),
-                    "channels": len(channels),
-                    "epsilon": node.epsilon,
-                    "requant": self._requant_fields(node.requant),
-                },
-                [(source.pad, source.addresses(range(1)))],
-                [(target.pad, target.addresses(range(1)))],
-                Parameters(
-                    (node.name, 0),
-                    lambda: requant_parameters(
-                        node.requant, channels, self.config.requant_channels, self.config.bus_bits
+        for row in rows:
+            self.instructions.append(
+                Instruction(
+                    Engine.NORM, self.batch.names[node.name],
+                    {
+                        "source": source.view(row),
+                        "destination": target.view(row),
+                        "channels": len(channels),
+                        "epsilon": node.epsilon,
+                        "requant": self._requant_fields(node.requant),
+                    },
+                    [(source.pad, source.addresses(range(row, row + 1)))],
+                    [(target.pad, target.addresses(range(row, row + 1)))],
+                    Parameters(
+                        (node.name, 0),
+                        lambda: requant_parameters(
+                            node.requant, channels, self.config.requant_channels, self.config.bus_bits
+                        ),
+                        node.requant,
                     ),
-                    node.requant,
-                ),
-            )
-        )  # fmt: skip
+                )
+            )  # fmt: skip
 
     def _emit_store(self, name: str, rows: range) -> None:
         buffer = self.buffers[name]
         self.stores.append(StoreRequest(len(self.instructions), name, rows.start, len(rows)))
         self.instructions.append(
             Instruction(
-                Engine.STORE, name,
+                Engine.STORE, self.batch.names[name],
                 {"source": buffer.view(rows.start), "rows": len(rows), "words_per_row": buffer.row_stride},
                 reads=[(buffer.pad, buffer.addresses(rows))],
             )

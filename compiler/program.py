@@ -39,29 +39,36 @@ class StoredMap:
     groups: int
     scores: bool = False
     instruction: int = -1  #: index of the store among the program's descriptors
+    frame: int = 0  #: of the run
 
 
 @dataclass(frozen=True)
 class Program:
     """Memory image (header, descriptors, parameter streams) and its metadata.
 
-    `image` lies at the program base; `stored` says what the result area holds after a run, class scores last.
+    `image` lies at the program base; `stored` says what the result area holds after a run, class scores first.
     """
 
     image: bytes
     config_hash: int
-    input_bytes: int
+    input_bytes: int  #: of all of them, one after the other
     result_bytes: int
     stored: tuple[StoredMap, ...]
     predicted_cycles: int
+    batch: int = 1  #: frames of a run
     layers: tuple[dict[str, object], ...] = ()  #: per-node predictions, for reports
     #: (engine, node, useful MACs, predicted start, predicted end) of every instruction, in program order
     timeline: tuple[tuple[int, str, int, int, int], ...] = ()
 
     @property
-    def scores(self) -> StoredMap:
-        """Where the class scores lie."""
-        return next(s for s in self.stored if s.scores)
+    def macs(self) -> int:
+        """Useful multiply-accumulates of a run."""
+        return sum(row[2] for row in self.timeline)
+
+    @property
+    def scores(self) -> tuple[StoredMap, ...]:
+        """Where each frame's class scores lie."""
+        return tuple(s for s in self.stored if s.scores)
 
     def save(self, path: Path) -> None:
         """Write `path` (image) and `path` with suffix .json (metadata)."""

@@ -18,19 +18,28 @@ from hw.control.descriptors import Engine
 __all__ = ["Scheduled", "dependencies", "schedule"]
 
 
-def dependencies(instructions: list[Instruction], config: AcceleratorConfig) -> list[set[int]]:
-    """Indices of the instructions that each instruction must wait for."""
+@dataclass(frozen=True)
+class Needs:
+    """Indices of the instructions that one instruction depends on."""
+
+    done: set[int]  #: that must be completed before it starts
+    begun: set[int]  #: of its own engine, that must only come before it
+
+
+def dependencies(instructions: list[Instruction], config: AcceleratorConfig) -> list[Needs]:
+    """What each instruction depends on."""
     sizes = [*config.pad_words, config.state_tiles]
     assert len(sizes) == STATE_BUFFER + 1
     writer = [np.full(size, -1, np.int32) for size in sizes]
     readers = [np.full((len(Engine), size), -1, np.int32) for size in sizes]
-    result: list[set[int]] = []
+    result: list[Needs] = []
     for index, instruction in enumerate(instructions):
         needs: set[int] = set()
+        begun: set[int] = set()
         for pad, words in instruction.reads:
             needs.update(np.unique(writer[pad][words]).tolist())
             # Readers of one engine keep their order, so that its last reader stands for all of them.
-            needs.update(np.unique(readers[pad][instruction.engine, words]).tolist())
+            begun.update(np.unique(readers[pad][instruction.engine, words]).tolist())
         for pad, words in instruction.writes:
             needs.update(np.unique(writer[pad][words]).tolist())
             needs.update(np.unique(readers[pad][:, words]).tolist())
@@ -38,9 +47,7 @@ def dependencies(instructions: list[Instruction], config: AcceleratorConfig) -> 
         _mark(instruction.writes, index, writer)
         for pad, words in instruction.writes:
             readers[pad][:, words] = -1
-        needs.discard(-1)
-        needs.discard(index)
-        result.append(needs)
+        result.append(Needs(needs - {-1, index}, begun - needs - {-1, index}))
     return result
 
 
@@ -64,17 +71,20 @@ class Scheduled:
         return max(self.end, default=0)
 
 
-def schedule(instructions: list[Instruction], needs: list[set[int]], timings: list[Timing]) -> Scheduled:
+def schedule(instructions: list[Instruction], needs: list[Needs], timings: list[Timing]) -> Scheduled:
     """List scheduling: a free engine takes the first instruction (in the given order) that is ready.
 
     The dispatch order is that of the start times, so everything that an instruction waits for is dispatched before it.
     """
     count = len(instructions)
-    missing = [len(n) for n in needs]
-    users: list[list[int]] = [[] for _ in range(count)]
+    missing = [len(n.done) + len(n.begun) for n in needs]
+    users: list[list[int]] = [[] for _ in range(count)]  # of a completed instruction
+    followers: list[list[int]] = [[] for _ in range(count)]  # of one that has begun
     for index, needed in enumerate(needs):
-        for n in needed:
+        for n in needed.done:
             users[n].append(index)
+        for n in needed.begun:
+            followers[n].append(index)
     ready: dict[Engine, list[int]] = {engine: [] for engine in Engine}
     for index in range(count):
         if not missing[index]:
@@ -84,6 +94,13 @@ def schedule(instructions: list[Instruction], needs: list[set[int]], timings: li
     idle = set(Engine)
     order: list[int] = []
     now = 0
+
+    def satisfy(waiting: list[int]) -> None:
+        for index in waiting:
+            missing[index] -= 1
+            if not missing[index]:
+                heappush(ready[instructions[index].engine], index)
+
     while True:
         for engine in Engine:
             if engine in idle and ready[engine]:
@@ -93,6 +110,7 @@ def schedule(instructions: list[Instruction], needs: list[set[int]], timings: li
                 heappush(events, (end[index], 0, index))
                 idle.discard(engine)
                 order.append(index)
+                satisfy(followers[index])
         if not events:
             break
         now = events[0][0]
@@ -100,15 +118,12 @@ def schedule(instructions: list[Instruction], needs: list[set[int]], timings: li
             _, kind, index = heappop(events)
             if kind:
                 idle.add(instructions[index].engine)
-                continue
-            for user in users[index]:
-                missing[user] -= 1
-                if not missing[user]:
-                    heappush(ready[instructions[user].engine], user)
+            else:
+                satisfy(users[index])
     return Scheduled(order, _waits(instructions, needs, order), start, end)
 
 
-def _waits(instructions: list[Instruction], needs: list[set[int]], order: list[int]) -> list[list[int]]:
+def _waits(instructions: list[Instruction], needs: list[Needs], order: list[int]) -> list[list[int]]:
     position: dict[int, int] = {}
     counts = dict.fromkeys(Engine, 0)
     for index in order:
@@ -116,7 +131,7 @@ def _waits(instructions: list[Instruction], needs: list[set[int]], order: list[i
         position[index] = counts[instructions[index].engine]
     waits = [[0] * len(Engine) for _ in instructions]
     for index, needed in enumerate(needs):
-        for n in needed:
+        for n in needed.done:
             engine = instructions[n].engine
             waits[index][engine] = max(waits[index][engine], position[n])
     return waits

@@ -48,20 +48,24 @@ def compare_frame(
     result_area: np.ndarray,
     trace: Mapping[str, np.ndarray],
     write_cycles: np.ndarray | None = None,
+    *,
+    frame: int = 0,
 ) -> list[Boundary]:
     """Compare everything that a frame stored with the codes that `trace` has for it.
 
     Parameters
     ----------
     result_area : uint8 array
-        The frame's result area.
+        The run's result area.
     trace : mapping
         Codes (C, H, W) by node: one image of `IntegerNetwork.run(images, trace=True)`.
     write_cycles : integer array, optional
         The cycle in which each beat of the result area was written; 0 for beats that never were.
+    frame : int
+        Which frame of the run.
     """
     boundaries: dict[str, Boundary] = {}
-    for stored in program.stored:
+    for stored in (s for s in program.stored if s.frame == frame):
         band = _compare_band(config, stored, result_area, np.asarray(trace[stored.node]), write_cycles)
         if (before := boundaries.get(stored.node)) is not None:
             band = _join(before, band)

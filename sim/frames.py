@@ -67,7 +67,7 @@ async def frames(dut: SimHandleBase) -> None:
         await registers.write_base("PROGRAM", plan["program_base"])
         await registers.write("RESULT_BYTES", plan["result_bytes"])
         await registers.write("TIMEOUT", plan["timeout"])
-        for index in range(plan["frames"]):
+        for index in range(plan["runs"]):
             record = await run_frame(dut, registers, plan, index)
             log.write(json.dumps(record) + "\n")
             log.flush()

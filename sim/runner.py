@@ -15,8 +15,8 @@ from sim.compare import decode_scores
 from sim.verilator import DEFAULT_CACHE, Simulator, VerilatorError, build
 
 __all__ = [
-    "FrameReport",
     "MemoryModel",
+    "RunReport",
     "SimulationError",
     "SimulationResult",
     "build_simulator",
@@ -60,8 +60,8 @@ class MemoryModel:
 
 
 @dataclass(frozen=True)
-class FrameReport:
-    """Counters of one frame."""
+class RunReport:
+    """Counters of one run."""
 
     cycles: int
     busy: dict[str, int]  #: cycles by engine
@@ -72,16 +72,16 @@ class FrameReport:
 
 @dataclass(frozen=True)
 class SimulationResult:
-    """What `frames` runs left behind."""
+    """What the runs of some frames left behind."""
 
     scores: np.ndarray  #: int16 (N, classes)
-    results: np.ndarray  #: uint8 (N, result_bytes)
-    write_cycles: np.ndarray  #: uint64 (N, beats): cycle of the last write, from the frame's start; 0 is never
-    frames: list[FrameReport]
-    #: per frame, int64 (instructions, 2): cycles from the frame's start at which each instruction, in program order,
+    results: np.ndarray  #: uint8 (runs, result_bytes)
+    write_cycles: np.ndarray  #: uint64 (runs, beats): cycle of the last write, from the run's start; 0 is never
+    runs: list[RunReport]
+    #: per run, int64 (instructions, 2): cycles from the run's start at which each instruction, in program order,
     #: began and had completed
     timelines: list[np.ndarray]
-    stray_writes: int  #: writes outside of the frame's result area
+    stray_writes: int  #: writes outside of the run's result area
     stray_reads: int  #: reads outside of program, images, and results
     cycles_per_second: float  #: simulated, in wall time
     log: Path = field(repr=False)
@@ -116,7 +116,8 @@ def simulate(
     timeout: int = DEFAULT_TIMEOUT,
     progress: Callable[[int, int], None] | None = None,
 ) -> SimulationResult:
-    """Run one frame per image, without a reset in between.
+    """Run the program until all images are done, without a reset in between; the last run repeats the last image if
+    it lacks some.
 
     Parameters
     ----------
@@ -139,10 +140,13 @@ def simulate(
     """
     memory = memory or MemoryModel()
     images = np.ascontiguousarray(images, np.uint8)
-    if images.ndim != 4 or images[0].nbytes != program.input_bytes:
+    count = len(images)
+    if images.ndim != 4 or images[0].nbytes * program.batch != program.input_bytes:
         raise SimulationError(
-            f"images {images.shape} do not fit the program, which takes {program.input_bytes} bytes each"
+            f"images {images.shape} do not fit the program, which takes {program.batch} of "
+            f"{program.input_bytes // program.batch} bytes each"
         )
+    images = np.concatenate([images, *[images[-1:]] * (-count % program.batch)])
     wave_format = waveform.suffix[1:] if waveform else None
     if wave_format not in (None, "vcd", "fst"):
         raise SimulationError(f"{waveform}: waveforms are .vcd or .fst files")
@@ -159,11 +163,11 @@ def simulate(
         nonlocal done
         if progress and (lines := _frames_done(work_dir)) > done:
             done = lines
-            progress(done, len(images))
+            progress(min(done * program.batch, count), count)
 
     simulator.run("sim.frames", work_dir, plusargs=plusargs, waveform=waveform, random_reset=random_reset, poll=poll)
     poll()
-    return _collect(config, program, len(images), plan, work_dir)
+    return _collect(config, program, count, plan, work_dir)
 
 
 def _pages(size: int) -> int:
@@ -175,10 +179,12 @@ def _plan(
 ) -> dict:
     """Write the memory image, and the plan that `sim.frames` follows; return the plan."""
     input_stride, result_stride = _pages(program.input_bytes), _pages(program.result_bytes)
+    runs = len(images) // program.batch
     with (work_dir / "memory.bin").open("wb") as file:
         file.write(program.image.ljust(_pages(len(program.image)), b"\xdb"))
-        for image in images:
-            file.write(image.tobytes().ljust(input_stride, b"\xdb"))
+        for first in range(0, len(images), program.batch):
+            run = images[first : first + program.batch]
+            file.write(run.tobytes().ljust(input_stride, b"\xdb"))
     input_base = MEMORY_BASE + _pages(len(program.image))
     control, status = BY_NAME["CONTROL"], BY_NAME["STATUS"]
     plan = {
@@ -196,10 +202,10 @@ def _plan(
         "program_base": MEMORY_BASE,
         "input_base": input_base,
         "input_stride": input_stride,
-        "result_base": input_base + len(images) * input_stride,
+        "result_base": input_base + runs * input_stride,
         "result_stride": result_stride,
         "result_bytes": program.result_bytes,
-        "frames": len(images),
+        "runs": runs,
         "deadline": deadline,
         "timeout": timeout,
         "log": str(work_dir / "frames.jsonl"),
@@ -215,7 +221,7 @@ def _files(plan: dict, work_dir: Path) -> dict[str, object]:
         "memory_image": work_dir / "memory.bin",
         "memory_image_base": MEMORY_BASE,
         "memory_result_base": plan["result_base"],
-        "memory_result_bytes": plan["frames"] * plan["result_stride"],
+        "memory_result_bytes": plan["runs"] * plan["result_stride"],
         "memory_result": work_dir / "results.bin",
         "memory_write_cycles": work_dir / "write_cycles.bin",
         "memory_report": work_dir / "memory.json",
@@ -244,16 +250,18 @@ def _collect(config: AcceleratorConfig, program: Program, count: int, plan: dict
     for record in records:
         _check(record)
     stride = plan["result_stride"]
-    area = np.fromfile(work_dir / "results.bin", np.uint8).reshape(count, stride)[:, : program.result_bytes]
-    beats = np.fromfile(work_dir / "write_cycles.bin", np.uint64).reshape(count, stride // config.bus_bytes)
+    runs = plan["runs"]
+    area = np.fromfile(work_dir / "results.bin", np.uint8).reshape(runs, stride)[:, : program.result_bytes]
+    beats = np.fromfile(work_dir / "write_cycles.bin", np.uint64).reshape(runs, stride // config.bus_bytes)
     first = np.array([record["first_cycle"] for record in records], np.uint64)[:, None]
     beats = np.where(beats > first, beats - first, 0)[:, : -(-program.result_bytes // config.bus_bytes)]
-    memory = [report["frames"][str(i)] for i in range(count)]
+    memory = [report["frames"][str(i)] for i in range(runs)]
+    scores = [decode_scores(config, stored, run) for run in area for stored in program.scores]
     return SimulationResult(
-        scores=np.stack([decode_scores(config, program.scores, frame) for frame in area]).astype(np.int16),
+        scores=np.stack(scores[:count]).astype(np.int16),
         results=area,
         write_cycles=beats,
-        frames=[_frame_report(record, m) for record, m in zip(records, memory, strict=True)],
+        runs=[_run_report(record, m) for record, m in zip(records, memory, strict=True)],
         timelines=_timelines(program, [record["first_cycle"] for record in records], work_dir / "events.txt"),
         stray_writes=sum(m["stray_writes"] for m in memory),
         stray_reads=sum(m["stray_reads"] for m in memory),
@@ -301,9 +309,9 @@ def _check(record: dict) -> None:
     )
 
 
-def _frame_report(record: dict, memory: dict) -> FrameReport:
+def _run_report(record: dict, memory: dict) -> RunReport:
     counters = record["counters"]
-    return FrameReport(
+    return RunReport(
         cycles=record["cycles"],
         busy={engine: counters[f"BUSY_{engine.upper()}"] for engine in ENGINES},
         stall={engine: counters[f"STALL_{engine.upper()}"] for engine in ENGINES},

@@ -26,6 +26,9 @@ SetOption = Annotated[
 DataOption = Annotated[str | None, typer.Option(help="Data set or folder (default: the checkpoint's).")]
 SizeOption = Annotated[int | None, typer.Option(help="Input height and width (default: the checkpoint's, or 224).")]
 CalibrationOption = Annotated[int, typer.Option(help="Calibration images.")]
+BatchOption = Annotated[
+    int, typer.Option(min=1, max=32, help="Frames per run: they overlap, but scores come when the last one is done.")
+]
 TargetOption = Annotated[str, typer.Option(help="FPGA family: ecp5, xcup (UltraScale+), xc7, gowin.")]
 DEFAULT_BUNDLE = Path("build/demo")
 LARGEST_MODULES = 20  #: rows of the table that `synthesize` prints
@@ -219,12 +222,12 @@ def generate(
 
 
 @app.command(name="compile")
-def compile_command(bundle: BundleOption = DEFAULT_BUNDLE, json: JsonOption = False) -> None:
+def compile_command(bundle: BundleOption = DEFAULT_BUNDLE, batch: BatchOption = 1, json: JsonOption = False) -> None:
     """Compile the network into a program for the accelerator."""
     from vitsmith.stages import compile_stage
 
     with console.progress_bar("compile"):
-        document = compile_stage(Bundle(bundle))
+        document = compile_stage(Bundle(bundle), batch=batch)
     _show("program", document, json)
 
 
@@ -246,11 +249,11 @@ def synthesize(
 
 
 @app.command()
-def estimate(bundle: BundleOption = DEFAULT_BUNDLE, json: JsonOption = False) -> None:
+def estimate(bundle: BundleOption = DEFAULT_BUNDLE, batch: BatchOption = 1, json: JsonOption = False) -> None:
     """Predict the cycles of a frame, whole and per layer."""
     from vitsmith.stages import estimate_stage
 
-    document = estimate_stage(Bundle(bundle))
+    document = estimate_stage(Bundle(bundle), batch=batch)
     if not json:
         rows = [(x["node"], ", ".join(x["engines"]), x["macs"], x["start"], x["end"]) for x in document["layers"]]
         console.print_table("layers", ("layer", "engines", "MACs", "start", "end"), rows)

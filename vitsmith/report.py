@@ -30,15 +30,15 @@ def report_stage(bundle: Bundle) -> dict[str, object]:
     stages = {name: bundle.load_document(name) for name in ("quantize", "evaluate", "generate", "compile", "simulate")}
     report: dict[str, object] = {}
     for document in stages.values():
-        report |= {key: value for key, value in document.items() if key not in ("layers", "frames")}
+        report |= {key: value for key, value in document.items() if key not in ("layers", "runs")}
     report["predicted_cycles"] = stages["compile"]["predicted_cycles"]
-    page = _page(report, stages["simulate"]["layers"], stages["simulate"]["frames"])
+    page = _page(report, stages["simulate"]["layers"], stages["simulate"]["runs"])
     write_if_changed(bundle.path / "report.html", page)
     bundle.write_document("report", report)
     return report
 
 
-def _page(report: dict[str, object], layers: Sequence[dict], frames: Sequence[dict]) -> str:
+def _page(report: dict[str, object], layers: Sequence[dict], runs: Sequence[dict]) -> str:
     rows = "".join(
         f"<tr><td>{label}</td><td>{html.escape(form.format(report[key]))}</td></tr>"
         for key, label, form in SUMMARY
@@ -56,26 +56,26 @@ def _page(report: dict[str, object], layers: Sequence[dict], frames: Sequence[di
 td,th{{border-bottom:1px solid #ddd;padding:.2em .8em;text-align:left}}img{{max-width:100%}}</style>
 <h1>{title}</h1>
 <table>{rows}</table>
-<h2>Engines during a frame (measured, mean of {len(frames)} frames)</h2>
-<img alt="busy and stalled cycles of every engine" src="data:image/png;base64,{_engine_picture(frames)}">
-<h2>Layers on the engines (measured, first frame)</h2>
+<h2>Engines during a run (measured, mean of {len(runs)} runs)</h2>
+<img alt="busy and stalled cycles of every engine" src="data:image/png;base64,{_engine_picture(runs)}">
+<h2>Layers on the engines (measured, first run)</h2>
 <img alt="when each layer runs" src="data:image/png;base64,{_timeline_picture(layers)}">
 <table><tr><th>layer</th><th>engines</th><th>MACs</th><th>start</th><th>end</th><th>end, predicted</th>
 <th>engine cycles</th><th>predicted</th><th>utilisation</th></tr>{layer_rows}</table></html>
 """
 
 
-def _engine_picture(frames: Sequence[dict]) -> str:
+def _engine_picture(runs: Sequence[dict]) -> str:
     from matplotlib.figure import Figure
 
-    engines = list(frames[0]["busy"])
-    busy = [sum(f["busy"][e] for f in frames) / len(frames) for e in engines]
-    stall = [sum(f["stall"][e] for f in frames) / len(frames) for e in engines]
+    engines = list(runs[0]["busy"])
+    busy = [sum(f["busy"][e] for f in runs) / len(runs) for e in engines]
+    stall = [sum(f["stall"][e] for f in runs) / len(runs) for e in engines]
     figure = Figure(figsize=(9, 0.5 * len(engines) + 1), layout="constrained")
     axes = figure.add_subplot()
     axes.barh(engines, [b - s for b, s in zip(busy, stall, strict=True)], color="#2a7f62", label="working")
     axes.barh(engines, stall, left=[b - s for b, s in zip(busy, stall, strict=True)], color="#e0a030", label="stalled")
-    axes.axvline(sum(f["cycles"] for f in frames) / len(frames), color="black", label="frame")
+    axes.axvline(sum(f["cycles"] for f in runs) / len(runs), color="black", label="run")
     axes.invert_yaxis()
     axes.set_xlabel("cycles")
     axes.legend()

@@ -281,20 +281,24 @@ def generate_stage(bundle: Bundle, config: AcceleratorConfig | None = None) -> d
     return document | {"changed": changed}
 
 
-def compile_stage(bundle: Bundle) -> dict[str, object]:
-    """Compile the network, once as it runs and once storing every layer boundary."""
+def compile_stage(bundle: Bundle, *, batch: int = 1) -> dict[str, object]:
+    """Compile the network for runs of `batch` frames, once as it runs and once storing every layer boundary.
+
+    Cycles and multiply-accumulates are those of one frame; `layers` is about the whole run.
+    """
     network, config = bundle.load_network(), bundle.load_config()
     document: dict[str, object] = {}
     for trace in (False, True):
-        program = compile_network(network, config, trace=trace)
+        program = compile_network(network, config, trace=trace, batch=batch)
         program.save(bundle.program_file(trace=trace))
         if not trace:
             document = {
                 "program": str(bundle.program_file(trace=False)),
                 "program_bytes": len(program.image),
                 "instructions": sum(layer["instructions"] for layer in program.layers),
-                "macs": sum(layer["macs"] for layer in program.layers),
-                "predicted_cycles": program.predicted_cycles,
+                "batch": batch,
+                "macs": program.macs // batch,
+                "predicted_cycles": program.predicted_cycles / batch,
                 "layers": list(program.layers),
             }
     bundle.write_document("compile", document)
@@ -321,15 +325,15 @@ def synthesize_stage(bundle: Bundle, target: str, *, progress: Progress | None =
     return document
 
 
-def estimate_stage(bundle: Bundle) -> dict[str, object]:
-    """Predicted cycles of one frame, whole and per layer, without generating anything."""
+def estimate_stage(bundle: Bundle, *, batch: int = 1) -> dict[str, object]:
+    """Predicted cycles per frame of a run of `batch` frames, and when each layer runs, without generating anything."""
     network, config = bundle.load_network(), bundle.load_config()
-    program = compile_network(network, config)
-    macs = sum(layer["macs"] for layer in program.layers)
+    program = compile_network(network, config, batch=batch)
     return {
-        "predicted_cycles": program.predicted_cycles,
-        "macs": macs,
-        "mac_utilisation": macs / program.predicted_cycles / config.macs,
+        "batch": batch,
+        "predicted_cycles": program.predicted_cycles / batch,
+        "macs": program.macs // batch,
+        "mac_utilisation": program.macs / program.predicted_cycles / config.macs,
         "layers": list(program.layers),
     }
 
@@ -398,8 +402,9 @@ def simulate_images(
         reference = network.run(torch.from_numpy(images[:boundary_frames]), trace=True)
         for index in range(boundary_frames):
             codes = {name: tensor[index].numpy() for name, tensor in reference.items()}
-            area, written = traced.results[index], traced.write_cycles[index]
-            boundaries += compare_frame(config, program, area, codes, written)
+            run, frame = divmod(index, program.batch)
+            area, written = traced.results[run], traced.write_cycles[run]
+            boundaries += compare_frame(config, program, area, codes, written, frame=frame)
     program = bundle.load_program()
     wave = work_dir / "frames" / "waves.vcd" if waveform else None
     result = simulate(
@@ -408,7 +413,8 @@ def simulate_images(
     )  # fmt: skip
     expected = network.run(torch.from_numpy(images[:frames])).numpy()
     first = first_mismatch(boundaries)
-    cycles = float(np.mean([frame.cycles for frame in result.frames]))
+    cycles = float(np.mean([run.cycles for run in result.runs])) / program.batch
+    predicted = program.predicted_cycles / program.batch
     return {
         "rtl_frames": frames,
         "boundary_frames": boundary_frames,
@@ -418,11 +424,12 @@ def simulate_images(
         "first_mismatch": asdict(first) if first else None,
         "stray_writes": result.stray_writes,
         "cycles_per_frame": cycles,
-        "predicted_cycles": program.predicted_cycles,
-        "prediction_error": program.predicted_cycles / cycles - 1,
+        "batch": program.batch,
+        "predicted_cycles": predicted,
+        "prediction_error": predicted / cycles - 1,
         "simulation_cycles_per_second": result.cycles_per_second,
         "memory": asdict(memory),
-        "frames": [asdict(frame) for frame in result.frames],
+        "runs": [asdict(run) for run in result.runs],
         "layers": [asdict(layer) for layer in layer_times(config, program, result.timelines[0])],
         "waveform": str(wave) if wave else None,
     }, result

@@ -35,13 +35,35 @@ def test_every_boundary_equals_the_integer_network(config: AcceleratorConfig, si
     assert first_mismatch(boundaries) is None
 
 
+@pytest.mark.parametrize(
+    ("config", "size"), [(SMALL, 32), (ODD, 32), (CONFIGS["base"], 64)], ids=lambda x: getattr(x, "name", str(x))
+)
+def test_a_batch_gives_what_its_frames_give(config: AcceleratorConfig, size: int) -> None:
+    network, images = network_for(config, size)
+    program = compile_network(network, config, trace=True, batch=3)
+    area = np.frombuffer(Interpreter(config, program).run(images[:3].numpy()), np.uint8)
+    reference = network.run(images[:3], trace=True)
+    for frame in range(3):
+        codes = {name: tensor[frame].numpy() for name, tensor in reference.items()}
+        boundaries = compare_frame(config, program, area, codes, frame=frame)
+        assert {b.node for b in boundaries} == {node.name for node in network.nodes[1:]}
+        assert first_mismatch(boundaries) is None
+
+
+def test_frames_of_a_batch_overlap() -> None:
+    network, _ = network_for(SMALL, 64)
+    single, batch = (compile_network(network, SMALL, batch=n) for n in (1, 4))
+    assert batch.input_bytes == 4 * single.input_bytes
+    assert batch.predicted_cycles < 3.6 * single.predicted_cycles
+
+
 def test_trace_changes_no_score() -> None:
     network, images = network_for(SMALL, 64)
     areas = []
     for trace in (False, True):
         program = compile_network(network, SMALL, trace=trace)
         area = Interpreter(SMALL, program).run(images[0].numpy())
-        areas.append(area[program.scores.offset :][: 2 * SMALL.pad_word_beats * SMALL.bus_bytes])
+        areas.append(area[program.scores[0].offset :][: 2 * SMALL.pad_word_beats * SMALL.bus_bytes])
     assert areas[0] == areas[1]
 
 

@@ -49,6 +49,23 @@ def test_small_networks(size: int, seed: int, tmp_path: Path) -> None:
     check(SMALL, network, images[:2], memory, tmp_path)
 
 
+def test_frames_of_a_batch(tmp_path: Path) -> None:
+    """Two runs of two frames, of which the last one is a repetition."""
+    network, images = tiny_network(64, **quantizer_settings(SMALL))
+    reference = network.run(images[:3], trace=True)
+    program = compile_network(network, SMALL, trace=True, batch=2)
+    memory = MemoryModel(latency=20, stall=0.1, seed=3)
+    result = simulate(SMALL, verilog(SMALL), program, images[:3].numpy(), memory=memory, work_dir=tmp_path)
+    assert (len(result.runs), len(result.scores), result.stray_writes) == (2, 3, 0)
+    for image in range(3):
+        run, frame = divmod(image, 2)
+        codes = {name: tensor[image].numpy() for name, tensor in reference.items()}
+        boundaries = compare_frame(SMALL, program, result.results[run], codes, frame=frame)
+        assert {b.node for b in boundaries} == {node.name for node in network.nodes[1:]}
+        assert first_mismatch(boundaries) is None
+    np.testing.assert_array_equal(result.scores, network.run(images[:3]).numpy())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "config", [SMALL, WIDE, TALL, ODD, NARROW, CONFIGS["base"], CONFIGS["nano"]], ids=lambda c: c.name

@@ -46,7 +46,7 @@ def test_copy(tmp_path: Path, config: AcceleratorConfig, memory: MemoryModel) ->
     np.testing.assert_array_equal(result.results, ~images)
     size = images.shape[1]
     assert (result.stray_writes, result.stray_reads) == (0, 0)
-    for index, frame in enumerate(result.frames):
+    for index, frame in enumerate(result.runs):
         assert (frame.read_bytes, frame.written_bytes) == (size, size)
         assert result.write_cycles[index].min() > 0
         assert result.write_cycles[index].max() <= frame.cycles + 16
