@@ -77,8 +77,9 @@ class AcceleratorConfig:
             object.__setattr__(self, "multiplier", Multipliers(self.multiplier))
         except ValueError as error:
             raise ConfigError(f"multiplier = {self.multiplier!r} is not one of {', '.join(Multipliers)}") from error
-        if not isinstance(self.logic_engines, bool):
-            raise ConfigError(f"logic_engines = {self.logic_engines!r} is not true or false")
+        if self.logic_engines not in (False, True):
+            raise ConfigError(f"logic_engines = {self.logic_engines!r} is not 0 or 1, false or true")
+        object.__setattr__(self, "logic_engines", bool(self.logic_engines))
         self._check_ranges()
         self._check_relations()
 

@@ -50,9 +50,10 @@ def find_config(name: str, changes: list[str] | None = None) -> AcceleratorConfi
         if key not in known or not value:
             raise ConfigError(f"--set {change}: expected FIELD=VALUE, FIELD one of {', '.join(sorted(known))}")
         try:
-            values[key] = (
-                value if key == "name" else tuple(map(int, value.split(","))) if key == "pad_words" else int(value)
-            )
+            if key == "pad_words":
+                values[key] = tuple(map(int, value.split(",")))
+            else:
+                values[key] = value if key in ("name", "multiplier") else int(value)
         except ValueError:
             raise ConfigError(f"--set {change}: '{value}' is not an integer") from None
     return config.replace(**values) if values else config

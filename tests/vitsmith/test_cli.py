@@ -107,6 +107,12 @@ def test_impossible_configurations(name: str, changes: list[str], message: str) 
         cli.find_config(name, changes)
 
 
+def test_fields_of_every_type_can_be_set() -> None:
+    config = cli.find_config("base", ["multiplier=plain", "logic_engines=1", "pad_words=64,64,64,64", "pixels=8"])
+    assert config.multiplier == "plain" and config.logic_engines is True
+    assert config.pad_words == (64,) * 4 and config.pixels == 8
+
+
 def test_configuration_files(tmp_path: Path) -> None:
     path = tmp_path / "c.json"
     path.write_text(CONFIGS["nano"].to_json())
