@@ -21,6 +21,8 @@ def ablation_markdown(results: Sequence[Result], command: str, calibration_image
         f"drawn by each of {seeds} seeds; mean and standard deviation over the seeds, in percent.",
         "",
         f"    {command}",
+        "",
+        "![images of another class than the float network's](ablation.png)",
     ]
     for network, rows in _grouped(results).items():
         exact = next(iter(rows.values()))[0].float_top1
@@ -40,19 +42,24 @@ def ablation_markdown(results: Sequence[Result], command: str, calibration_image
 
 
 def ablation_picture(results: Sequence[Result]) -> bytes:
-    """Bars of mean top-1 with its standard deviation, beside the float network's; a PNG."""
+    """Bars of how many images get another class than the float network's, with standard deviations; a PNG.
+
+    Accuracies differ by less than the eye can see, and by chance; agreement tells more.
+    """
     grouped = _grouped(results)
     longest = max(len(rows) for rows in grouped.values())
     figure = Figure(figsize=(5 * len(grouped) + 2, 0.3 * longest + 1), layout="constrained")
-    for axes, (network, rows) in zip(figure.subplots(1, len(grouped), sharey=True, squeeze=False)[0], grouped.items()):
-        accuracy = [[100 * x.top1 for x in runs] for runs in rows.values()]
-        spread = [statistics.stdev(x) if len(x) > 1 else 0.0 for x in accuracy]
-        axes.barh(list(rows), [statistics.mean(x) for x in accuracy], xerr=spread, color="#2a7f62", ecolor="#e0a030")
-        axes.axvline(100 * next(iter(rows.values()))[0].float_top1, color="black", label="float")
+    panels = figure.subplots(1, len(grouped), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, (network, rows) in zip(panels, grouped.items()):
+        others = [[100 * (1 - x.agreement) for x in runs] for runs in rows.values()]
+        spread = [statistics.stdev(x) if len(x) > 1 else 0.0 for x in others]
+        axes.barh(list(rows), [statistics.mean(x) for x in others], xerr=spread, color="#2a7f62", ecolor="#e0a030")
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("")
         axes.set_ylim(longest - 0.5, -0.5)
-        axes.set_title(network)
-        axes.set_xlabel("top-1 in percent")
-        axes.legend(loc="lower left")
+        axes.set_title(network, fontsize="small")
+        axes.set_xlabel("percent of images with another class than float's")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     return buffer.getvalue()

@@ -21,6 +21,7 @@ def test_table():
     assert "    vitsmith ablation\n" in text and text.count("Float top-1: 90.00%") == 2
     assert text.count("| plain | 51.00 ± 1.00 | -39.00 | 95.00 ± 0.00 |") == 2
     assert text.count("| ours | 89.00 ± 1.00 | -1.00 | 95.00 ± 0.00 |") == 2
+    assert "](ablation.png)" in text
     single = ablation_markdown([x for x in RESULTS if x.seed == 0], "", 64)
     assert "| plain | 50.00 | -40.00 | 95.00 |" in single
 
