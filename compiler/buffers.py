@@ -1,12 +1,14 @@
 """Scratchpad buffers: feature maps as rings of rows, and their allocation."""
 
 from dataclasses import dataclass, replace
+from itertools import product
 from math import ceil
 
 import numpy as np
 
 from compiler.shapes import Shape
 from hw.config import AcceleratorConfig
+from hw.control.descriptors import Engine
 
 __all__ = ["Buffer", "Lifetime", "allocate"]
 
@@ -52,12 +54,30 @@ class Buffer:
 
 @dataclass(frozen=True)
 class Lifetime:
-    """A buffer without a place yet, the first and last instruction that touch it, and the pads it would like best."""
+    """A buffer without a place yet, the first and last step that touch it, and the pads in order of preference.
+
+    `traffic` counts the words that go through a port of its pad, by port ("read", "write") and engine.
+    """
 
     buffer: Buffer
     first: int
     last: int
-    preferred: tuple[int, ...]
+    pads: tuple[int, ...]
+    traffic: dict[tuple[str, Engine], int]
+
+    def overlap(self, other: "Lifetime") -> int:
+        """Steps in which both live."""
+        return max(0, min(self.last, other.last) - max(self.first, other.first) + 1)
+
+    def conflicts(self, other: "Lifetime") -> float:
+        """How much two buffers in one pad would hold up each other's engines: each port serves one at a time."""
+        steps = self.overlap(other) / ((self.last - self.first + 1) * (other.last - other.first + 1))
+        pairs = product(self.traffic.items(), other.traffic.items())
+        return steps * sum(
+            words * others
+            for ((port, engine), words), ((other_port, other_engine), others) in pairs
+            if port == other_port and engine != other_engine
+        )
 
 
 def blocks_of(channels: int, config: AcceleratorConfig) -> int:
@@ -73,20 +93,22 @@ def buffer_for(name: str, shape: Shape, config: AcceleratorConfig, ring: int) ->
 def allocate(lifetimes: list[Lifetime], pad_words: tuple[int, ...]) -> dict[str, Buffer] | str:
     """Place every buffer so that none overlaps another that lives at the same time.
 
-    Large ones first, each in the first gap of the first of its preferred pads that has room. Returns the placed buffers
-    by name, or the name of the first buffer that found no room.
+    Large ones first, each in the pad with the fewest conflicts that has room, in the first gap. Returns the placed
+    buffers by name, or the name of the first buffer that found no room.
     """
     placed: list[tuple[Lifetime, Buffer]] = []
     for item in sorted(lifetimes, key=lambda x: (-x.buffer.words, x.first)):
-        alive = [buffer for other, buffer in placed if other.first <= item.last and item.first <= other.last]
-        pads = [*item.preferred, *(p for p in range(len(pad_words)) if p not in item.preferred)]
-        for pad in pads:
-            base = _first_gap(item.buffer.words, [b for b in alive if b.pad == pad], pad_words[pad])
-            if base is not None:
-                placed.append((item, replace(item.buffer, pad=pad, base=base)))
-                break
-        else:
+        alive = [(other, buffer) for other, buffer in placed if item.overlap(other)]
+        best, least = None, float("inf")
+        for pad in item.pads:
+            neighbours = [(other, buffer) for other, buffer in alive if buffer.pad == pad]
+            base = _first_gap(item.buffer.words, [buffer for _, buffer in neighbours], pad_words[pad])
+            conflicts = sum(item.conflicts(other) for other, _ in neighbours)
+            if base is not None and conflicts < least:
+                best, least = replace(item.buffer, pad=pad, base=base), conflicts
+        if best is None:
             return item.buffer.name
+        placed.append((item, best))
     return {buffer.name: buffer for _, buffer in placed}
 
 

@@ -5,6 +5,7 @@ order of emission is a valid sequential program; `compiler.schedule` finds the p
 buffers to learn how many rows of each map live at a time, and once more to emit.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil, gcd
@@ -277,17 +278,48 @@ class _Plan:
     def lifetimes(self, slack: int) -> list[Lifetime]:
         """Unplaced buffers of the steps in their order."""
         touched: dict[str, list[int]] = {}
+        traffic: dict[str, Counter] = {}
         for index, step in enumerate(self.steps):
             for name in (step.node.name, *step.sources):
                 touched.setdefault(name, [index, index])[1] = index
+            for name, port, engine, words in self._traffic(step):
+                traffic.setdefault(name, Counter())[port, engine] += words
         result = []
         for name, (first, end) in touched.items():
             ring = self.live_rows[name] + slack * self._slack_rows(name)
             buffer = buffer_for(name, self.shapes[name], self.config, ring)
             if name == self.last.name:
                 buffer = Buffer(name, buffer.blocks * self.config.slices, 1, self.shapes[name].height)
-            result.append(Lifetime(buffer, first, end, self._preferred_pads(name, len(result))))
+            result.append(Lifetime(buffer, first, end, self._preferred_pads(name, len(result)), traffic[name]))
         return result
+
+    def _traffic(self, step: Step) -> Iterator[tuple[str, str, Engine, int]]:
+        """Map, port, engine, and words of everything that a step moves, about."""
+        node, config = step.node, self.config
+        if not step.channels:
+            yield node.name, "read", Engine.STORE, len(step.rows) * self._groups(node.name)
+            return
+        words = len(step.rows) * self._groups(node.name) * len(self._blocks(step.channels))
+        if isinstance(node, Input):
+            yield node.name, "write", Engine.LOAD, words
+        elif isinstance(node, (LayerNorm, AveragePool)):
+            engine = Engine.NORM if isinstance(node, LayerNorm) else Engine.ATTENTION
+            yield step.sources[0], "read", engine, words * self.shapes[step.sources[0]].height
+            yield node.name, "write", engine, words
+        elif isinstance(node, LinearAttention):
+            source = node.inputs[len(node.inputs) * step.channels.start // self.shapes[node.name].channels]
+            yield source, "read", Engine.ATTENTION, 2 * words
+            yield source, "read", Engine.MATMUL, words
+            yield node.name, "write", Engine.MATMUL, words * config.subblocks
+        elif node.is_depthwise:
+            yield node.inputs[0], "read", Engine.DEPTHWISE, words * node.kernel * node.stride
+            yield node.name, "write", Engine.DEPTHWISE, words * config.subblocks
+        else:
+            blocks = ceil(node.weight.shape[1] / config.in_lanes)
+            yield node.inputs[0], "read", Engine.MATMUL, words * config.in_lanes // config.out_lanes * blocks
+            for residual in node.inputs[1:]:
+                yield residual, "read", Engine.MATMUL, words
+            yield node.name, "write", Engine.MATMUL, words * config.subblocks
 
     def _slack_rows(self, name: str) -> int:
         """Rows that are made, or used up, at a time."""

@@ -27,7 +27,22 @@ def instructions() -> list[Instruction]:
 
 
 def test_hazards_are_found() -> None:
-    assert dependencies(instructions(), CONFIG) == [set(), {0}, {1}, {0, 1}, {3}, {2, 4}]
+    needs = dependencies(instructions(), CONFIG)
+    assert [n.done for n in needs] == [set(), {0}, {1}, {0, 1}, {3}, {2, 4}]
+    assert not any(n.begun for n in needs)
+
+
+def test_readers_of_one_engine_follow_each_other_without_waiting() -> None:
+    program = [
+        Instruction(Engine.MATMUL, "a", {}, reads=words(0), writes=words(1)),
+        Instruction(Engine.MATMUL, "b", {}, reads=words(0), writes=words(2)),
+        Instruction(Engine.LOAD, "c", {}, writes=words(0)),  # has to wait for the last reader, who stands for both
+    ]
+    needs = dependencies(program, CONFIG)
+    assert [(n.done, n.begun) for n in needs] == [(set(), set()), (set(), {0}), ({1}, set())]
+    scheduled = schedule(program, needs, [Timing(5, 9)] * 3)
+    assert scheduled.start == [0, 5, 14]
+    assert scheduled.waits[1][Engine.MATMUL] == 0
 
 
 def test_waits_cover_dependencies_and_order_is_topological() -> None:
@@ -41,7 +56,7 @@ def test_waits_cover_dependencies_and_order_is_topological() -> None:
         done[program[index].engine] += 1
         completed[index] = done[program[index].engine]
     for index, needed in enumerate(needs):
-        for n in needed:
+        for n in needed.done:
             assert position[n] < position[index]
             assert scheduled.waits[index][program[n].engine] >= completed[n]
             assert scheduled.start[index] >= scheduled.end[n]

@@ -58,7 +58,7 @@ def test_copy(tmp_path: Path, config: AcceleratorConfig, memory: MemoryModel) ->
 
 
 def cycles(tmp_path: Path, config: AcceleratorConfig = ONE_PORT, **memory: object) -> int:
-    return copy(tmp_path, config, MemoryModel(**memory), frames=1)[1].frames[0].cycles
+    return copy(tmp_path, config, MemoryModel(**memory), frames=1)[1].runs[0].cycles
 
 
 def test_timing(tmp_path: Path) -> None:
