@@ -249,7 +249,7 @@ class Requantizer(wiring.Component):
         # of all channels in one signal, which simulates faster
         multipliers2 = self._delay(m, enables, Cat(r.multiplier2 for r in self.records), MULTIPLIER2_STAGE)
         zero_points = self._delay(m, enables, Cat(r.zero_point for r in self.records), ZERO_STAGE)
-        memory = self._table(m)
+        tables = self._tables(m)
         read_table = Signal()
         m.d.comb += read_table.eq(enables[READ_STAGE] & (modes[READ_STAGE].operand == OperandMode.TABLE))
 
@@ -261,7 +261,7 @@ class Requantizer(wiring.Component):
         for p in range(self._pixels):
             for c, record in enumerate(self.records):
                 lane = place(m, platform, f"lane_{p}_{c}", RequantizerLane, **shape)
-                port = memory.read_port()
+                port = tables[p].read_port()
                 m.d.comb += [
                     lane.enables.eq(enables),
                     lane.acc.eq(self.acc[p][c]),
@@ -295,25 +295,30 @@ class Requantizer(wiring.Component):
             stages.append(register)
         return stages
 
-    def _table(self, m: Module) -> Memory:
-        """The activation tables: 2 banks in rows of ROW_BITS, written row by row from stream words."""
+    def _tables(self, m: Module) -> list[Memory]:
+        """The activation tables: 2 banks in rows of ROW_BITS, written row by row from stream words.
+
+        Every lane reads in every cycle, so a device needs copies anyway. There is one for the lanes of each pixel: with
+        dozens of read ports on one memory, Yosys runs out of memory.
+        """
         table_bits = numerics.OPERAND_BITS << self._config.table_index_bits
-        m.submodules.table = memory = Memory(shape=ROW_BITS, depth=2 * table_bits // ROW_BITS, init=[])
-        port = memory.write_port()
+        rows_per_bank = table_bits // ROW_BITS
+        tables = [Memory(shape=ROW_BITS, depth=2 * rows_per_bank, init=[]) for _ in range(self._pixels)]
         write = self.table_write
+        address, entries = Signal(range(2 * rows_per_bank)), Signal(ROW_BITS)
         parts = min(len(write.data), table_bits) // ROW_BITS
-        row = write.word[: max(port.addr.shape().width, 1)]
+        row = write.word[: len(address)]
         if parts == 1:
-            m.d.comb += [write.ready.eq(1), port.data.eq(write.data)]
+            m.d.comb += [write.ready.eq(1), entries.eq(write.data)]
         else:
             part = Signal(range(parts))
-            m.d.comb += [write.ready.eq(part == parts - 1), port.data.eq(write.data.word_select(part, ROW_BITS))]
+            m.d.comb += [write.ready.eq(part == parts - 1), entries.eq(write.data.word_select(part, ROW_BITS))]
             with m.If(write.valid):
                 m.d.sync += part.eq(Mux(write.ready, 0, part + 1))
             row = Cat(part, write.word)
-        rows_per_bank = memory.depth // 2
-        m.d.comb += [
-            port.en.eq(write.valid),
-            port.addr.eq(Cat(row[: (rows_per_bank - 1).bit_length()], write.bank)),
-        ]
-        return memory
+        m.d.comb += address.eq(Cat(row[: (rows_per_bank - 1).bit_length()], write.bank))
+        for p, table in enumerate(tables):
+            m.submodules[f"table_{p}"] = table
+            port = table.write_port()
+            m.d.comb += [port.en.eq(write.valid), port.addr.eq(address), port.data.eq(entries)]
+        return tables
