@@ -44,7 +44,10 @@ _RANGES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Reconstruction:
-    """How blocks are reconstructed: see `quant.reconstruction`. Learning rates are Adam's, and fall to 0."""
+    """How blocks are reconstructed: see `quant.reconstruction`. Learning rates are Adam's, and fall to 0.
+
+    Raises ValueError for values out of range.
+    """
 
     iterations: int = 600  #: of every block
     batch_size: int = 32  #: images per iteration; fewer where maps are large
@@ -54,6 +57,16 @@ class Reconstruction:
     rounding_weight: float = 0.1  #: of the penalty for shares between 0 and 1, beside the error relative to that before
     warm_up: float = 0.2  #: part of the iterations without that penalty
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("iterations", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)!r} is not 1 or more")
+        for name in ("rounding_rate", "bias_rate", "step_rate", "rounding_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} = {getattr(self, name)!r} is negative")
+        if not 0 <= self.warm_up < 1:
+            raise ValueError(f"warm_up = {self.warm_up!r} is not at least 0 and below 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -348,7 +348,9 @@ def test_layer_norm_gains_may_be_negative(model):
 @pytest.mark.parametrize(
     "change",
     [dict(weight_bits=1), dict(act_bits=9), dict(state_bits=8.0), dict(table_index_bits=13), dict(observer="best"),
-     dict(divisor_mantissa_bits=True), dict(batch_size=0), dict(depthwise_input="shift"), dict(divisor="log2")],
+     dict(divisor_mantissa_bits=True), dict(batch_size=0),
+     dict(depthwise_input="shift"), dict(divisor="log2"),
+     dict(layer_weight_bits={"stem.conv": 9}), dict(layer_act_bits={"stem.conv": 1})],
 )  # fmt: skip
 def test_configurations_out_of_range_are_refused(change):
     with pytest.raises(ValueError, match=next(iter(change))):

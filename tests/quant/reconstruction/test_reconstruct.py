@@ -116,6 +116,12 @@ def test_equal_seeds_give_equal_networks():
     assert torch.equal(first.run(images), second.run(images))
 
 
+@pytest.mark.parametrize("change", [dict(iterations=0), dict(batch_size=0), dict(step_rate=-1.0), dict(warm_up=1.0)])
+def test_settings_out_of_range_are_refused(change):
+    with pytest.raises(ValueError, match=next(iter(change))):
+        Reconstruction(**change)
+
+
 def test_a_few_images_are_not_enough():
     with pytest.raises(QuantizationError, match="at least 8"):
         quantize(MODEL, IMAGES[:7], MEAN, STD, QuantizerConfig(reconstruction=Reconstruction()))
