@@ -43,7 +43,11 @@ def test_other_images_are_refused(tmp_path):
         load_fashion_mnist("test", cache=tmp_path, installed=tmp_path / "idx")
 
 
-@pytest.mark.parametrize("data", [b"", b"nonsense", gzip.compress(b"\0\0\x08"), gzip.compress(bytes(40))])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"nonsense", gzip.compress(b"\0\0\x08", mtime=0), gzip.compress(bytes(40), mtime=0)],
+    ids=["empty", "nonsense", "short", "zeros"],
+)
 def test_damaged_file_is_told(tmp_path, data):
     (tmp_path / "file.gz").write_bytes(data)
     with pytest.raises(DataError, match="file.gz is damaged.*reinstall"):
