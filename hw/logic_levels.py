@@ -83,26 +83,28 @@ class _Analysis:
                 self.timing.outputs |= {(port, i): self._arrivals[net] for i, net in bits if self._arrivals.get(net)}
 
     def _add_cell(self, name: str, cell: dict) -> None:
-        """A primitive: registers begin and end paths, all others lead from every input to every output."""
+        """A primitive: registers begin and end paths, all others lead from every input to every output; bits of a carry
+        chain to no lower bits."""
         kind = cell["type"]
+        chain = CARRY.fullmatch(kind)
         registered = REGISTERS.fullmatch(kind) or any(_is_set(cell, register) for register in ("MREG", "PREG"))
         levels = 0 if FREE.fullmatch(kind) else 1
-        inputs: list[tuple[int, int]] = []
-        outputs: list[int] = []
-        for port, nets in cell["connections"].items():
-            nets = [net for net in nets if isinstance(net, int)]  # others are constants
+        inputs: list[tuple[int, int, int]] = []  # bit of the chain, net, levels
+        outputs: list[tuple[int, int]] = []
+        for port, bits in cell["connections"].items():
+            nets = [(i if chain else 0, net) for i, net in enumerate(bits) if isinstance(net, int)]  # not constants
             if cell["port_directions"][port] == "output":
                 outputs += nets
             elif registered or (LUT_RAM.fullmatch(kind) and not READ_ADDRESS.fullmatch(port)):
-                self._ends += [(net, Path(0, "", name)) for net in nets]
+                self._ends += [(net, Path(0, "", name)) for _, net in nets]
             else:
-                chained = CARRY.fullmatch(kind) and CARRY_IN.fullmatch(port)
-                inputs += [(net, 0 if chained else levels) for net in nets]
-        for net in outputs:
+                chained = chain and CARRY_IN.fullmatch(port)
+                inputs += [(bit, net, 0 if chained else levels) for bit, net in nets]
+        for bit, net in outputs:
             if registered:
                 self._arrivals[net][START] = Path(0, name)
             else:
-                self._arcs[net] += inputs
+                self._arcs[net] += [(source, cost) for lowest, source, cost in inputs if lowest <= bit]
 
     def _add_child(self, name: str, cell: dict, timing: Timing) -> None:
         """A module that has been analysed: its paths, with its name before those of its registers."""

@@ -48,6 +48,15 @@ def test_a_carry_chain_is_one_level(kind: str, carry_in: str, carry_out: str) ->
     assert timing.worst.levels == 1
 
 
+def test_a_carry_cell_may_feed_its_higher_bits() -> None:
+    """A sum bit that passes a LUT on its way to the next bit of the same cell is no loop."""
+    timing = between_registers(
+        cell("CARRY4", {"S": [10, 12, "0", "0"], "CI": ["0"]}, {"O": [11, 20, 97, 98]}),
+        cell("LUT1", {"I0": [11]}, {"O": [12]}),
+    )
+    assert timing.worst == Path(3, "a", "b")
+
+
 def test_a_lut_ram_is_read_in_one_level_and_written_at_an_edge() -> None:
     def ram(address: int, value: int) -> dict:
         return cell("TRELLIS_DPR16X4", {"RAD": [address], "DI": [value], "WRE": ["1"]}, {"DO": [20]})
