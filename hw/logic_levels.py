@@ -91,10 +91,14 @@ class _Analysis:
         levels = 0 if FREE.fullmatch(kind) else 1
         inputs: list[tuple[int, int, int]] = []  # bit of the chain, net, levels
         outputs: list[tuple[int, int]] = []
+        begins = False  # paths, with logic behind the register
         for port, bits in cell["connections"].items():
             nets = [(i if chain else 0, net) for i, net in enumerate(bits) if isinstance(net, int)]  # not constants
             if cell["port_directions"][port] == "output":
                 outputs += nets
+            elif _is_set(cell, f"{port}REG") and not registered:  # an operand's own register in a DSP block
+                self._ends += [(net, Path(0, "", name)) for _, net in nets]
+                begins = True
             elif registered or (LUT_RAM.fullmatch(kind) and not READ_ADDRESS.fullmatch(port)):
                 self._ends += [(net, Path(0, "", name)) for _, net in nets]
             else:
@@ -104,6 +108,8 @@ class _Analysis:
             if registered:
                 self._arrivals[net][START] = Path(0, name)
             else:
+                if begins:
+                    self._arrivals[net][START] = Path(levels, name)
                 self._arcs[net] += [(source, cost) for lowest, source, cost in inputs if lowest <= bit]
 
     def _add_child(self, name: str, cell: dict, timing: Timing) -> None:

@@ -65,6 +65,15 @@ def test_a_lut_ram_is_read_in_one_level_and_written_at_an_edge() -> None:
     assert between_registers(ram(99, 10)).worst == Path(0, "a", "c0")
 
 
+def test_registered_operand_of_a_multiplier() -> None:
+    """What is added to the product waits in a register of the block, so an accumulator around it is no loop."""
+    timing = between_registers(
+        cell("DSP48E1", {"A": [10], "C": [11]}, {"P": [20]}, CREG="1"),
+        cell("LUT2", {"I0": [20]}, {"O": [11]}),
+    )
+    assert timing.worst == Path(2, "c0", "c0")
+
+
 def test_multipliers_with_and_without_registers() -> None:
     def multiplier(register: str) -> dict:
         return cell("DSP48E2", {"A": [10]}, {"P": [20]}, MREG=register)
