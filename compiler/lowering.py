@@ -1,8 +1,9 @@
 """IntegerNetwork -> instructions: row bands where maps are large, channel chunks where they are small.
 
-Rows are made on demand: to make a band of a node's rows, the rows of its inputs that it needs are made first. The
-order of emission is a valid sequential program; `compiler.schedule` finds the parallelism in it. Walked once without
-buffers to learn how many rows of each map live at a time, and once more to emit.
+Rows are made on demand: to make a band of a node's rows, the rows of its inputs that it needs are made first. One walk
+over the network plans the steps and learns how many rows of each map live at a time; the steps of several frames are
+interleaved; then buffers get their places, and the steps are emitted. Their order is a valid sequential program;
+`compiler.schedule` finds the parallelism in it.
 """
 
 from collections import Counter
@@ -29,8 +30,6 @@ CHUNK_TILES = 4  #: output tiles per instruction where whole maps are cut by cha
 #: (right shift of the words in a band, extra bands per ring), best first: long bands reuse weights, extra bands let
 #: engines overlap; the first choice that fits the scratchpads is used
 BANDS = ((0, 2), (0, 1), (1, 2), (1, 1), (2, 2), (2, 1), (0, 0), (1, 0), (2, 0), (16, 1), (16, 0))
-
-
 #: work of a frame that is left to do when the next one begins, in parts of the whole
 OVERLAPS = (0.75, 0.5, 0.25, 0.0)
 
@@ -99,7 +98,7 @@ def lower(batch: Batch, config: AcceleratorConfig, *, trace: bool) -> Iterator[L
 
 
 class _Plan:
-    """One walk over the network; see `lower`."""
+    """The steps of one run for one choice of bands; see `lower`."""
 
     def __init__(self, batch: Batch, config: AcceleratorConfig, trace: bool, band_words: int) -> None:
         self.batch, self.config, self.trace = batch, config, trace

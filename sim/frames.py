@@ -1,6 +1,6 @@
-"""The cocotb test that runs frames: registers before and after, and no Python in between.
+"""The cocotb test that runs programs, each for a batch of frames: registers before and after, and no Python in between.
 
-`sim.runner` starts it with `+plan=FILE` (contents: `_plan` there); it appends one line of JSON per frame to the plan's
+`sim.runner` starts it with `+plan=FILE` (contents: `_plan` there); it appends one line of JSON per run to the plan's
 `log` file.
 """
 
@@ -53,7 +53,7 @@ class Registers:
 
 @cocotb.test()
 async def frames(dut: SimHandleBase) -> None:
-    """Reset, check what accelerator this is, and run every frame of the plan until one fails."""
+    """Reset, check what accelerator this is, and do every run of the plan until one fails."""
     plan = json.loads(Path(cocotb.plusargs["plan"]).read_text())
     registers = Registers(dut, plan["registers"])
     for reset in (1, 0):
@@ -76,7 +76,7 @@ async def frames(dut: SimHandleBase) -> None:
 
 
 async def run_frame(dut: SimHandleBase, registers: Registers, plan: dict, index: int) -> dict:
-    """Run one frame and return what happened."""
+    """Run the program once and return what happened."""
     result_base = plan["result_base"] + index * plan["result_stride"]
     dut.frame.value = index
     dut.result_base.value = result_base
