@@ -131,7 +131,7 @@ class Requant:
             residual=residual,
             residual_zero=self.residual_zero,
         )
-        return (y + channels(self.zero_point)).clamp(*numerics.code_range(self.out_bits, self.signed)).int()
+        return y.add_(channels(self.zero_point)).clamp_(*numerics.code_range(self.out_bits, self.signed)).int()
 
 
 @dataclass(frozen=True, kw_only=True)

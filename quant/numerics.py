@@ -57,11 +57,21 @@ def saturate(x: Tensor, bits: int) -> Tensor:
     return x.clamp(-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
 
 
+def _round_shift_(x: Tensor, shift: Tensor | int) -> Tensor:
+    """`round_shift` in place. Half the time of a network goes into passes over 64-bit maps and their allocation."""
+    return x.add_(_half(shift)).bitwise_right_shift_(shift)
+
+
+def _saturate_(x: Tensor, bits: int) -> Tensor:
+    """`saturate` in place."""
+    return x.clamp_(-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
+
+
 def first_stage(acc: Tensor, bias: Tensor, multiplier: Tensor, shift: Tensor) -> Tensor:
-    """`saturate24(round_shift((acc + bias) * multiplier, shift))` in 64-bit integers."""
-    # The same sum, with what is the same for all pixels multiplied once per channel: most of the time goes here.
+    """`saturate24(round_shift((acc + bias) * multiplier, shift))` in 64-bit integers, as a new tensor."""
+    # The same sum, with what is the same for all pixels multiplied once per channel.
     product = torch.addcmul(bias * multiplier + _half(shift), acc.long(), multiplier)
-    return saturate(product.bitwise_right_shift_(shift), STAGE_BITS)
+    return _saturate_(product.bitwise_right_shift_(shift), STAGE_BITS)
 
 
 def second_stage(
@@ -75,17 +85,20 @@ def second_stage(
     residual: Tensor | None = None,
     residual_zero: int = 0,
 ) -> Tensor:
-    """Second requantization stage before the zero-point and the clamp; see the module docstring and `Operand`."""
+    """Second requantization stage before the zero-point and the clamp; see the module docstring and `Operand`.
+
+    `stage` is overwritten.
+    """
     if operand == Operand.NONE:
-        return round_shift(stage, shift2)
+        return _round_shift_(stage, shift2)
     if operand == Operand.RESIDUAL:
-        return round_shift((residual.long() - residual_zero) * multiplier2 + stage, shift2)
+        return _round_shift_(stage.add_((residual.long() - residual_zero) * multiplier2), shift2)
     if operand == Operand.TABLE:
-        index = (stage + index_zero).clamp_(0, len(table) - 1)
+        index = stage.add_(index_zero).clamp_(0, len(table) - 1)
         value = table.long().index_select(0, index.flatten()).reshape(index.shape)
     else:
-        value = saturate(stage, OPERAND_BITS)
-    return round_shift(value * multiplier2, shift2)
+        value = _saturate_(stage, OPERAND_BITS)
+    return _round_shift_(value * multiplier2, shift2)
 
 
 def code_range(bits: int, signed: bool = False) -> tuple[int, int]:
@@ -225,13 +238,19 @@ def taps(x: Tensor, kernel: int, stride: int, pad_value: Tensor) -> list[Tensor]
 
 def depthwise(x: Tensor, weight: Tensor, stride: int, pad_value: Tensor) -> Tensor:
     """Depthwise convolution. x: (N, C, H, W), weight: (C, k, k), odd k, "same" padding -> int32 accumulators."""
-    c, kernel = weight.shape[0], weight.shape[-1]
+    n, c, height, width = x.shape
+    kernel = weight.shape[-1]
     flat = weight.int().reshape(c, -1)
-    height, width = ((size - 1) // stride + 1 for size in x.shape[2:])
-    acc = torch.zeros(len(x), c, height, width, dtype=torch.int32)
-    for tap, view in enumerate(taps(x, kernel, stride, pad_value)):
-        acc.addcmul_(view, flat[:, tap].reshape(1, c, 1, 1))
-    return acc
+    padded = pad_codes(x.int(), kernel // 2, pad_value)
+    pitch = padded.shape[-1]
+    pixels = padded.reshape(n, c, -1)
+    # A tap is a shift of the whole padded map: long runs of pixels. What comes out between the rows is dropped.
+    span = (height - 1) * pitch + width
+    acc = torch.zeros(n, c, height * pitch, dtype=torch.int32)
+    for tap in range(kernel * kernel):
+        offset = tap // kernel * pitch + tap % kernel
+        acc[..., :span].addcmul_(pixels[..., offset : offset + span], flat[:, tap].reshape(1, c, 1))
+    return acc.reshape(n, c, height, pitch)[..., ::stride, :width:stride].contiguous()
 
 
 def dense(x: Tensor, weight: Tensor, stride: int, pad_value: Tensor) -> Tensor:
