@@ -37,6 +37,8 @@ def _node_obstacles(
     if requant is not None:
         last = node is network.nodes[-1]
         yield from _requant_obstacles(node, requant, last, config)
+    if isinstance(node, AveragePool):
+        yield from _act_bits_obstacles(node, node.out_bits, config)
     if isinstance(node, Input):
         yield from unless(
             node.channels == 3 and node.size % 32 == 0 and 32 <= node.size <= 1024,
@@ -73,18 +75,28 @@ def _fits(node: Node, what: str, magnitude: int, config: AcceleratorConfig) -> I
 
 
 def _requant_obstacles(node: Node, requant: Requant, last: bool, config: AcceleratorConfig) -> Iterator[Obstacle]:
-    bits = numerics.OPERAND_BITS if requant.signed else config.act_bits
-    if requant.out_bits != bits or requant.signed != last:
+    if requant.signed != last or (last and requant.out_bits != numerics.OPERAND_BITS):
         yield Obstacle(
             node.name,
             f"output has {requant.out_bits} {'signed' if requant.signed else 'unsigned'} bits",
-            f"use {config.act_bits} unsigned bits (class scores: {numerics.OPERAND_BITS} signed)",
+            f"use {config.act_bits} or fewer unsigned bits (class scores: {numerics.OPERAND_BITS} signed)",
         )
+    elif not last:
+        yield from _act_bits_obstacles(node, requant.out_bits, config)
     if requant.table is not None and len(requant.table) != 1 << config.table_index_bits:
         yield Obstacle(
             node.name,
             f"its activation table has {len(requant.table)} entries",
             f"quantize with table_index_bits = {config.table_index_bits}, or change the configuration",
+        )
+
+
+def _act_bits_obstacles(node: Node, bits: int, config: AcceleratorConfig) -> Iterator[Obstacle]:
+    if bits > config.act_bits:
+        yield Obstacle(
+            node.name,
+            f"output codes have {bits} bits, the accelerator's {config.act_bits}",
+            f"quantize with act_bits <= {config.act_bits}, or raise act_bits",
         )
 
 

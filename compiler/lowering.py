@@ -22,7 +22,7 @@ from compiler.shapes import Shape
 from hw.config import KERNEL_ROWS, AcceleratorConfig
 from hw.control.descriptors import Engine
 from quant.integer_network import AveragePool, Conv, Input, LayerNorm, LinearAttention, Node, Requant
-from quant.numerics import Operand
+from quant.numerics import Operand, code_range
 
 __all__ = ["Lowered", "lower"]
 
@@ -552,6 +552,7 @@ class _Plan:
                     "sum_shift": node.shift,
                     "sum_bias": node.bias,
                     "out_zero": node.zero_point,
+                    "out_limit": code_range(node.out_bits)[1],
                 },
                 [(source.pad, source.addresses(range(shape.height), blocks))],
                 [(target.pad, target.addresses(rows, blocks))],
@@ -601,4 +602,5 @@ class _Plan:
             "index_zero": requant.index_zero if requant.operand == Operand.TABLE else 0,
             "residual_zero": requant.residual_zero,
             "shift2": requant.shift2,
+            "limit": 0 if requant.signed else code_range(requant.out_bits)[1],
         }

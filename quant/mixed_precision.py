@@ -65,8 +65,8 @@ def within_budget(
 ) -> QuantizerConfig:
     """The configuration with bits per layer, 8 or 4, so that weights and maps have so many bits on average.
 
-    See `quantize` for the other parameters. Maps with bits of their own run in the integer network only: the words of
-    an accelerator's scratchpads have one width, so the compiler refuses them.
+    See `quantize` for the other parameters. The words of an accelerator's scratchpads have one width, so maps of fewer
+    bits save it neither memory nor time.
     """
     plain = replace(config, weight_bits=8, act_bits=8, reconstruction=None)
     network = quantize(model, images, mean, std, plain, part_of(progress, 0.0, 0.4))

@@ -177,8 +177,8 @@ class Interpreter:
             residual=residual,
             residual_zero=mode["residual_zero"],
         )
-        bits = numerics.OPERAND_BITS if mode["wide"] else self.config.act_bits
-        return (y + r["zero_point"]).clamp(*numerics.code_range(bits, bool(mode["wide"])))
+        scores = numerics.code_range(numerics.OPERAND_BITS, signed=True)
+        return (y + r["zero_point"]).clamp(*(scores if mode["wide"] else (0, mode["limit"])))
 
     # -- engines --
 
@@ -281,7 +281,7 @@ class Interpreter:
         if f["pool"]:
             total = tokens(0, n).sum(0) + signed(f["sum_bias"], 32)
             y = numerics.round_shift(total * f["sum_multiplier"], f["sum_shift"]) + f["out_zero"]
-            codes = y.clamp(*numerics.code_range(config.act_bits)).reshape(n, 1, ti)
+            codes = y.clamp(0, f["out_limit"]).reshape(n, 1, ti)
             start = f["destination"]["start"]
             self.pads[f["destination"]["pad"]][start : start + n] = codes.expand(n, config.pixels, ti)
             return

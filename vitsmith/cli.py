@@ -105,6 +105,9 @@ def quantize(
     weight_budget: Annotated[
         float | None, typer.Option(help="Bits per weight on average, 4 to 8; each layer has 4 or 8.")
     ] = None,
+    activation_budget: Annotated[
+        float | None, typer.Option(help="Bits per element of maps on average, 4 to 8; each map has 4 or 8.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Quantize a trained network to integers, with the bit-widths of an accelerator."""
@@ -114,7 +117,7 @@ def quantize(
         document = quantize_stage(
             Bundle(bundle), checkpoint, find_config(config, changes),
             data=data, size=size, calibration_images=images, observer=observer, reconstruct=reconstruct,
-            weight_budget=weight_budget, progress=progress,
+            weight_budget=weight_budget, activation_budget=activation_budget, progress=progress,
         )  # fmt: skip
     _show("quantized network", document, json)
 

@@ -115,12 +115,13 @@ def quantize_stage(
     observer: str = "mse",
     reconstruct: bool = False,
     weight_budget: float | None = None,
+    activation_budget: float | None = None,
     progress: Progress | None = None,
 ) -> dict[str, object]:
     """Quantize a network (see `load_model`) with the accelerator's bit-widths, on training images drawn at random.
 
     `reconstruct` adapts the blocks (minutes); with a `weight_budget`, layers have weights of 8 or 4 bits, and so many
-    on average.
+    on average; with an `activation_budget`, so do the elements of maps.
     """
     model, info = load_model(checkpoint, data, size)
     images = _dataset(info, "train").sample(calibration_images)
@@ -133,9 +134,10 @@ def quantize_stage(
         observer=observer,
         reconstruction=Reconstruction() if reconstruct else None,
     )
-    if weight_budget is not None:
+    if weight_budget is not None or activation_budget is not None:
         report, progress = part_of(progress, 0.0, 0.5), part_of(progress, 0.5, 1.0)
-        settings = within_budget(model, images, info.mean, info.std, settings, weights=weight_budget, progress=report)
+        budgets = {"weights": weight_budget, "activations": activation_budget}
+        settings = within_budget(model, images, info.mean, info.std, settings, **budgets, progress=report)
     network = quantize(model, images, info.mean, info.std, settings, progress)
     bundle.path.mkdir(parents=True, exist_ok=True)
     network.save(bundle.network_file)

@@ -43,6 +43,13 @@ def clamp_unsigned(x: Value, bits: int) -> Value:
     return Mux(x[-1], 0, Mux(x[bits:].any(), (1 << bits) - 1, x[:bits]))
 
 
+def clamp_code(x: Value, limit: Value) -> Value:
+    """Clamp a signed value to 0 .. limit, where limit + 1 is a power of two."""
+    bits = len(limit)
+    over = x[bits:].any() | (x[:bits] & ~limit).any()
+    return Mux(x[-1], 0, (x[:bits] | over.replicate(bits)) & limit)
+
+
 class TableWrite(wiring.Signature):
     """Writes one stream word of an activation table; a word is taken in a cycle where `valid` and `ready` are 1.
     `word` is its index within the table. The writer keeps away from a bank that is in use."""
@@ -71,7 +78,6 @@ class RequantizerLane(wiring.Component):
 
     def __init__(self, *, acc_bits: int, act_bits: int, index_bits: int) -> None:
         self._index_bits = index_bits
-        self._act_bits = act_bits
         record = record_layout()
         super().__init__(
             {
@@ -97,6 +103,7 @@ class RequantizerLane(wiring.Component):
                 "shift2": In(numerics.SHIFT2_BITS),
                 "zero_point": In(record["zero_point"].shape),
                 "wide": In(1),
+                "limit": In(act_bits),
                 "y": Out(signed(numerics.OPERAND_BITS)),
             }
         )
@@ -182,7 +189,7 @@ class RequantizerLane(wiring.Component):
             with m.If(self.wide):
                 m.d.sync += self.y.eq(saturate(code, numerics.OPERAND_BITS))
             with m.Else():
-                m.d.sync += self.y.eq(clamp_unsigned(code, self._act_bits))
+                m.d.sync += self.y.eq(clamp_code(code, self.limit))
 
 
 class Requantizer(wiring.Component):
@@ -281,6 +288,7 @@ class Requantizer(wiring.Component):
                     lane.shift2.eq(modes[SHIFT2_STAGE].shift2),
                     lane.zero_point.eq(zero_points[ZERO_STAGE].word_select(c, len(lane.zero_point))),
                     lane.wide.eq(modes[CLAMP_STAGE].wide),
+                    lane.limit.eq(modes[CLAMP_STAGE].limit),
                     self.y[p][c].eq(lane.y),
                 ]
         return m

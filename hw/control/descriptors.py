@@ -72,12 +72,13 @@ class RequantMode(data.Struct):
 
     operand: OperandMode
     divide: 1  #: use the stored reciprocals in place of the multipliers
-    wide: 1  #: 16-bit signed output, spread over `slices` words; else clamp to activations
+    wide: 1  #: 16-bit signed output, spread over `slices` words; else clamp to 0 .. `limit`
     table_load: 1  #: a table precedes this instruction's parameters in its stream
     table_bank: 1  #: which of the two tables to load and use
     index_zero: numerics.INDEX_ZERO_BITS  #: two's complement
     residual_zero: 8
     shift2: numerics.SHIFT2_BITS
+    limit: 8  #: largest code of activations: 2**bits - 1, with at most the bits of a scratchpad's elements
 
 
 class ProgramHeader(data.Struct):
@@ -171,6 +172,7 @@ class AttentionBody(data.Struct):
     sum_shift: 6
     sum_bias: 32  #: pooling, two's complement
     out_zero: 8  #: pooling
+    out_limit: 8  #: pooling: largest code, like `limit` of `RequantMode`
 
 
 class NormBody(data.Struct):

@@ -10,7 +10,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from hw.arithmetic.product import product
-from hw.arithmetic.requantizer import clamp_unsigned
+from hw.arithmetic.requantizer import clamp_code
 from hw.arithmetic.scaler import Scaler
 from hw.config import AcceleratorConfig
 from hw.control.descriptors import AttentionBody
@@ -109,6 +109,7 @@ class PassLayout(data.StructLayout):
                 "sum_shift": 6,
                 "sum_bias": 32,
                 "out_zero": 8,
+                "out_limit": config.act_bits,
                 "pad": 2,
                 "address": 16,
             }
@@ -268,7 +269,7 @@ class StateWriter(wiring.Component):
             m.d.sync += self.pending.eq(1)
         with m.If(tag.valid & tag.pool):
             m.d.sync += [
-                word.eq(Cat(word[config.act_bits :], clamp_unsigned(code + info.out_zero, config.act_bits))),
+                word.eq(Cat(word[config.act_bits :], clamp_code(code + info.out_zero, info.out_limit))),
                 destination.valid.eq(tag.last_row),
             ]
 
@@ -412,6 +413,7 @@ class LinearAttentionUnit(wiring.Component):
                 info[name].eq(body[name])
                 for name in (
                     "state_multiplier", "state_shift", "sum_multiplier", "sum_shift", "sum_bias", "out_zero",
+                    "out_limit",
                 )
             ),
         ]  # fmt: skip

@@ -97,17 +97,22 @@ def test_layers_have_their_own_bits_and_run_on_the_accelerator():
     assert set(widths.values()) == {4, 8} and network.info["quantizer"]["layer_weight_bits"] == widths
     stored = sum(node.weight_bits * node.weight.numel() for node in convs) / sum(node.weight.numel() for node in convs)
     assert 5.0 < stored <= 5.5
+    assert_runs_on_the_accelerator(network, image)
+
+
+def assert_runs_on_the_accelerator(network: IntegerNetwork, image: torch.Tensor) -> None:
     program = compile_network(network, SMALL, trace=True)
     area = np.frombuffer(Interpreter(SMALL, program).run(image[0].numpy()), np.uint8)
     reference = {name: codes[0].numpy() for name, codes in network.run(image, trace=True).items()}
     assert first_mismatch(compare_frame(SMALL, program, area, reference)) is None
 
 
-def test_maps_of_fewer_bits_run_in_the_integer_network_only():
+def test_maps_have_their_own_bits_and_run_on_the_accelerator():
     network, image = mixed_network(activations=6.0)
     bits = network.info["quantizer"]["layer_act_bits"]
     assert set(bits.values()) == {4, 8}
     for name, codes in network.run(image, trace=True).items():
         assert int(codes.max()) < 1 << bits.get(name, 16)
-    with pytest.raises(CompileError, match="4 unsigned bits"):
-        compile_network(network, SMALL)
+    assert_runs_on_the_accelerator(network, image)
+    with pytest.raises(CompileError, match="output codes have 8 bits, the accelerator's 6"):
+        compile_network(network, SMALL.replace(act_bits=6))

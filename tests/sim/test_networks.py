@@ -49,6 +49,19 @@ def test_small_networks(size: int, seed: int, tmp_path: Path) -> None:
     check(SMALL, network, images[:2], memory, tmp_path)
 
 
+@pytest.mark.parametrize(
+    "config", [SMALL, pytest.param(WIDE, marks=pytest.mark.slow), pytest.param(NARROW, marks=pytest.mark.slow)],
+    ids=lambda c: c.name,
+)  # fmt: skip
+def test_maps_of_different_bits(config: AcceleratorConfig, tmp_path: Path) -> None:
+    """Every map has its own number of bits, from 2 to the accelerator's."""
+    names = [node.name for node in tiny_network(64, **quantizer_settings(config))[0].nodes[1:-1]]
+    bits = {name: 2 + index % (config.act_bits - 1) for index, name in enumerate(names)}
+    network, images = tiny_network.__wrapped__(64, layer_act_bits=bits, **quantizer_settings(config))
+    assert set(bits.values()) == set(range(2, config.act_bits + 1))
+    check(config, network, images[:1], MemoryModel(latency=20, stall=0.1, seed=4), tmp_path)
+
+
 def test_frames_of_a_batch(tmp_path: Path) -> None:
     """Two runs of two frames, of which the last one is a repetition."""
     network, images = tiny_network(64, **quantizer_settings(SMALL))

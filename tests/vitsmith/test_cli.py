@@ -157,3 +157,16 @@ def test_doctor() -> None:
     findings = {f["name"]: f["ok"] for f in json.loads(output)["findings"]}
     assert status == (0 if all(findings.values()) else 1)
     assert findings["python"] and findings["verilator"]
+
+
+def test_layers_and_maps_get_bits_within_budgets(tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(SMALL.replace(pad_words=(2048,) * 4).to_json())
+    status, output = invoke(
+        "quantize", "random:b0", "--bundle", tmp_path / "b", "--config", config, "--size", 32, "--images", 4,
+        "--weight-budget", 5, "--activation-budget", 6, "--json",
+    )  # fmt: skip
+    assert status == 0
+    quantizer = json.loads(output)["quantizer"]
+    assert set(quantizer["layer_weight_bits"].values()) == set(quantizer["layer_act_bits"].values()) == {4, 8}
+    assert invoke("compile", "--bundle", tmp_path / "b", "--json")[0] == 0

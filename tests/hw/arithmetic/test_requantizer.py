@@ -39,6 +39,7 @@ class Beat:
         self.index_zero = corner(rng, -(1 << 12), (1 << 12) - 1)
         self.residual_zero = rng.getrandbits(8)
         self.shift2 = rng.choice([0, 31, rng.randint(0, 31)])
+        self.out_bits = 16 if self.wide else rng.randint(2, c.act_bits)
         self.reciprocal = [(rng.randint(0, 1 << 15), rng.randint(0, 20)) for _ in range(pixels)]
         shift_limit = 63 - max(e for _, e in self.reciprocal) if self.divide else 63
         self.records = [
@@ -62,7 +63,7 @@ class Beat:
             table=torch.tensor(tables[self.bank]),
             index_zero=self.index_zero,
             residual_zero=self.residual_zero,
-            out_bits=16 if self.wide else c.act_bits,
+            out_bits=self.out_bits,
             signed=bool(self.wide),
         )
 
@@ -77,6 +78,7 @@ class Beat:
         mode = dict(
             operand=OperandMode(int(self.operand)), divide=self.divide, wide=self.wide, table_bank=self.bank,
             index_zero=self.index_zero, residual_zero=self.residual_zero, shift2=self.shift2,
+            limit=0 if self.wide else (1 << self.out_bits) - 1,
         )  # fmt: skip
         ctx.set(dut.acc, self.acc)
         ctx.set(dut.residual, self.residual)

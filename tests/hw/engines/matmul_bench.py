@@ -112,8 +112,8 @@ class Memories:
             residual=residual,
             residual_zero=mode["residual_zero"],
         )
-        bits = OPERAND_BITS if mode["wide"] else self.config.act_bits
-        return (y + r["zero_point"]).clamp(*code_range(bits, signed=mode["wide"]))
+        limits = code_range(OPERAND_BITS, signed=True) if mode["wide"] else (0, mode["limit"])
+        return (y + r["zero_point"]).clamp(*limits)
 
 
 def stream_of(config: AcceleratorConfig, instruction: Instruction) -> list[int]:

@@ -96,7 +96,7 @@ def attention(rng: Random, config: AcceleratorConfig, pads: ScratchpadModel, are
         state_tile=rng.randrange(config.state_tiles - n - n * d // config.out_lanes + 1),
         state_multiplier=rng.randrange(1 << 15, 1 << 16), state_shift=shift(raw_state),
         sum_multiplier=rng.randrange(1 << 15, 1 << 16), sum_shift=shift(raw_sums),
-        sum_bias=rng.getrandbits(32), out_zero=rng.getrandbits(8),
+        sum_bias=rng.getrandbits(32), out_zero=rng.getrandbits(8), out_limit=rng.getrandbits(8),
     )  # fmt: skip
     state = numerics.round_shift(raw_state * fields["state_multiplier"], fields["state_shift"])
     sums = numerics.round_shift(raw_sums * fields["sum_multiplier"], fields["sum_shift"])
@@ -123,13 +123,13 @@ def pooling(rng: Random, config: AcceleratorConfig, pads: ScratchpadModel, area:
     node = AveragePool(
         name="pool", bias=rng.randint(-500, 500), multiplier=rng.randrange(1 << 15, 1 << 16),
         shift=rng.choice([0, 16, 17, 18, 19, 63]), zero_point=rng.randrange(1 << config.act_bits),
-        out_bits=config.act_bits,
+        out_bits=rng.randint(2, config.act_bits),
     )  # fmt: skip
     fields = dict(
         source=view, destination=dict(pad=3, start=destination), rows=rows, groups_per_row=groups,
         last_pixels=width - (groups - 1) * config.pixels, pool=1, blocks=n, key_block=first,
         value_block=rng.getrandbits(12), input_zero=0, sum_multiplier=node.multiplier, sum_shift=node.shift,
-        sum_bias=node.bias, out_zero=node.zero_point,
+        sum_bias=node.bias, out_zero=node.zero_point, out_limit=(1 << node.out_bits) - 1,
     )  # fmt: skip
     pooled = node.run(torch.tensor([codes]))[0, first * lanes : (first + n) * lanes, 0, 0].reshape(n, lanes).tolist()
     return Instruction(fields, {}, {(3, destination + i): [word] * config.pixels for i, word in enumerate(pooled)})

@@ -92,7 +92,7 @@ class Instruction:
             source_rows=case.height - first,
             requant=dict(
                 operand=OperandMode(int(case.operand)), table_load=int(case.table_load), table_bank=case.table_bank,
-                index_zero=requant.index_zero, shift2=requant.shift2,
+                index_zero=requant.index_zero, shift2=requant.shift2, limit=(1 << requant.out_bits) - 1,
             ),
         )  # fmt: skip
         self.stream = to_words(c, tables[case.table_bank], 16) if case.table_load else []
@@ -112,7 +112,7 @@ class Instruction:
             bias=column(-2000, 2000), multiplier=column(1 << 15, (1 << 16) - 1), shift=column(17, 21),
             zero_point=column(0, 100), multiplier2=column(1, 1 << 10), operand=self.case.operand,
             shift2=12 if self.case.operand else 1, table=torch.tensor(tables[self.case.table_bank]), index_zero=7,
-            out_bits=self.c.act_bits,
+            out_bits=rng.randint(2, self.c.act_bits),
         )  # fmt: skip
 
     def _block_stream(self, channels: range, weight, pad_codes, requant: Requant) -> list[int]:

@@ -96,6 +96,7 @@ class Generator:
                 "operand": operand, "divide": int(attention), "wide": int(wide), "table_load": int(table_load),
                 "table_bank": bank, "index_zero": rng.randint(-8, 1 << c.table_index_bits),
                 "residual_zero": rng.getrandbits(c.act_bits), "shift2": rng.randint(10, 18),
+                "limit": (1 << rng.randint(2, c.act_bits)) - 1,
             },
         }  # fmt: skip
         if operand in (OperandMode.NONE, OperandMode.RESIDUAL):

@@ -52,14 +52,16 @@ class Instruction:
             )
             for _ in range(channels)
         ]  # fmt: skip
+        out_bits = rng.randint(2, config.act_bits)
         mode = dict(
             operand=OperandMode(int(operand)), table_load=operand == Operand.TABLE, table_bank=bank,
             index_zero=rng.randint(-10, 40), shift2=rng.randint(8, 20) if operand else rng.randint(0, 12),
+            limit=(1 << out_bits) - 1,
         )  # fmt: skip
         columns = {name: torch.tensor([r[name] for r in records]) for name in records[0]}
         requant = Requant(
             **columns, operand=operand, shift2=mode["shift2"], table=torch.tensor(table),
-            index_zero=mode["index_zero"], out_bits=config.act_bits,
+            index_zero=mode["index_zero"], out_bits=out_bits,
         )  # fmt: skip
         node = LayerNorm(name="norm", epsilon=epsilon, requant=requant)
         self.expected = node.run(torch.tensor(x).reshape(1, -1, 1, 1)).flatten().tolist()
