@@ -14,14 +14,15 @@ class Batch:
     """The network of a run of `frames` images.
 
     Every node up to the pooling exists once per frame. The pooling exists once, and reads one map per frame; what
-    follows it, the fully connected layers, works on maps with a row for each frame.
+    follows it, the fully connected layers, works on maps of one row with a pixel for each frame, so that a tile of
+    weights serves all of them at once.
     """
 
     frames: int
     nodes: tuple[Node, ...]
     shapes: dict[str, Shape]
     names: dict[str, str]  #: of the original nodes
-    frame_of: dict[str, int | None]  #: None: a row for each frame
+    frame_of: dict[str, int | None]  #: None: a pixel for each frame
 
     @classmethod
     def of(cls, network: IntegerNetwork, single: dict[str, Shape], frames: int) -> "Batch":
@@ -47,5 +48,5 @@ class Batch:
                 add(replace(node, name=copies[node.name][f], inputs=inputs), single[node.name], node, f)
         for node in network.nodes[split:]:
             inputs = tuple(copy for name in node.inputs for copy in copies.get(name, [name]))
-            add(replace(node, inputs=inputs), replace(single[node.name], height=frames), node, None)
+            add(replace(node, inputs=inputs), replace(single[node.name], width=frames), node, None)
         return cls(frames, tuple(nodes), shapes, names, frame_of)

@@ -45,6 +45,15 @@ class Buffer:
             "row_stride": self.row_stride,
         }
 
+    def column(self, group: int, block: int = 0) -> dict[str, int]:
+        """`MapView` fields of row 0 whose "rows" are the words of pixel group `group` in all channel blocks."""
+        start = self.base + block * self.groups + group
+        return {"pad": self.pad, "base": start, "limit": start, "start": start, "row_stride": self.groups}
+
+    def column_addresses(self, group: int, blocks: range) -> np.ndarray:
+        """Word addresses that such a view of `blocks` has."""
+        return self.base + np.arange(blocks.start, blocks.stop) * self.groups + group
+
     def addresses(self, rows: range, blocks: range | None = None) -> np.ndarray:
         """Word addresses that map rows `rows` of channel blocks `blocks` (all, if None) occupy."""
         first, last = (blocks.start, blocks.stop) if blocks is not None else (0, self.blocks)

@@ -12,9 +12,11 @@ from quant.integer_network import AveragePool, Conv, Input, IntegerNetwork, Laye
 __all__ = ["check_network"]
 
 
-def check_network(network: IntegerNetwork, config: AcceleratorConfig, shapes: dict[str, Shape]) -> None:
+def check_network(network: IntegerNetwork, config: AcceleratorConfig, shapes: dict[str, Shape], batch: int = 1) -> None:
     """Raise `CompileError` with every obstacle; return if the network can be mapped, memories aside."""
     obstacles = [o for node in network.nodes for o in _node_obstacles(network, node, config, shapes)]
+    if batch > (most := config.acc_depth * config.pixels):
+        obstacles.append(Obstacle("batch", f"{batch} frames take more than acc_depth words", f"run at most {most}"))
     if obstacles:
         raise CompileError(obstacles)
 

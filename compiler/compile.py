@@ -37,7 +37,7 @@ def compile_network(
     Raises `CompileError` with a table of everything that cannot be mapped.
     """
     shapes = infer_shapes(network)
-    check_network(network, config, shapes)
+    check_network(network, config, shapes, batch)
     frames = Batch.of(network, shapes, batch)
     choices = ((lowered, _schedule(lowered, config)) for lowered in lower(frames, config, trace=trace))
     lowered, scheduled = min(choices, key=lambda choice: choice[1].cycles)
@@ -88,19 +88,18 @@ def _result_layout(lowered: Lowered, batch: Batch, config: AcceleratorConfig) ->
         scores, frame = request.node == last, batch.frame_of[request.node]
         instruction.fields["address"] = offset
         row_bytes = buffer.row_stride * config.pad_word_beats * config.bus_bytes
-        # Behind the pooling, each row is a frame's map.
-        bands = [(frame, request.row, request.rows)]
-        if frame is None:
-            bands = [(row, 0, 1) for row in range(request.row, request.row + request.rows)]
-        for index, row, rows in bands:
+        # Behind the pooling, each pixel is a frame's map.
+        parts = [(frame, 0, shape.width)] if frame is not None else [(f, f, 1) for f in range(batch.frames)]
+        for index, pixel, width in parts:
             stored.append(
                 StoredMap(
                     node=batch.names[request.node],
                     frame=index,
                     offset=offset,
-                    row=row,
-                    rows=rows,
-                    width=shape.width,
+                    row=request.row,
+                    rows=request.rows,
+                    pixel=pixel,
+                    width=width,
                     channels=shape.channels,
                     blocks=buffer.blocks // config.slices if scores else buffer.blocks,
                     groups=buffer.groups,
@@ -108,7 +107,7 @@ def _result_layout(lowered: Lowered, batch: Batch, config: AcceleratorConfig) ->
                     instruction=request.instruction,
                 )
             )
-            offset += rows * row_bytes
+        offset += request.rows * row_bytes
     return tuple(stored), offset
 
 

@@ -8,7 +8,7 @@ interleaved; then buffers get their places, and the steps are emitted. Their ord
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, gcd
 
 import numpy as np
@@ -41,13 +41,14 @@ class Step:
     node: Node
     rows: range
     channels: range
+    frame: int | None = None  #: that is pooled, to its pixel of the map
 
     @property
     def sources(self) -> tuple[str, ...]:
         """Names of the maps that are read."""
         if not self.channels:
             return ()
-        return (self.node.inputs[self.rows.start],) if isinstance(self.node, AveragePool) else self.node.inputs
+        return self.node.inputs if self.frame is None else (self.node.inputs[self.frame],)
 
 
 @dataclass(frozen=True)
@@ -189,9 +190,7 @@ class _Plan:
         self.steps = [self.steps[index] for index in sorted(range(len(self.steps)), key=key)]
 
     def _frame(self, step: Step) -> int | None:
-        if isinstance(step.node, AveragePool):
-            return step.rows.start
-        return self.batch.frame_of[step.node.name]
+        return self.batch.frame_of[step.node.name] if step.frame is None else step.frame
 
     def _work(self, step: Step) -> int:
         """Multiply-accumulates of the MAC array, about."""
@@ -203,7 +202,7 @@ class _Plan:
         """Emit all steps, with placed buffers."""
         self.buffers = buffers
         for step in self.steps:
-            self._emit(step.node, step.rows, step.channels)
+            self._emit(step)
 
     def _ensure(self, name: str, row_end: int, channel_end: int) -> None:
         """Make rows of a node up to `row_end`; of a whole map, channels up to `channel_end`."""
@@ -245,20 +244,22 @@ class _Plan:
                 self._made(node, range(shape.height), range(first, first + d))
 
     def _ensure_pool(self, node: AveragePool) -> None:
-        """A row for each frame."""
+        """A pixel for each frame."""
+        if self.rows_made[node.name]:
+            return
         channels = self.shapes[node.name].channels
-        for frame in range(self.rows_made[node.name], self.batch.frames):
-            source = node.inputs[frame]
+        for frame, source in enumerate(node.inputs):
             for first in range(0, channels, self.chunks[source]):
                 chunk = range(first, min(first + self.chunks[source], channels))
                 self._ensure(source, self.shapes[source].height, chunk.stop)
-                self._made(node, range(frame, frame + 1), chunk)
+                self._made(node, range(1), chunk, frame)
 
-    def _made(self, node: Node, rows: range, channels: range) -> None:
+    def _made(self, node: Node, rows: range, channels: range, frame: int | None = None) -> None:
         """A band or chunk of a node is about to be made, its inputs exist."""
-        self.steps.append(Step(node, rows, channels))
-        last_channels = channels.stop == self.shapes[node.name].channels
-        if last_channels or not isinstance(node, LinearAttention):  # whose inputs are read until the last head is made
+        self.steps.append(Step(node, rows, channels, frame))
+        last_channels = channels.stop == self.shapes[node.name].channels and frame in (None, self.batch.frames - 1)
+        # Inputs of an attention or a pooling are read until the last head or frame is made.
+        if last_channels or not isinstance(node, (LinearAttention, AveragePool)):
             self.rows_made[node.name] = rows.stop
         if self.trace and last_channels and not isinstance(node, Input) and node is not self.last:
             self.steps.append(Step(node, rows, range(0)))
@@ -270,7 +271,7 @@ class _Plan:
     def _oldest_needed(self, reader: Node, source: str) -> int:
         made = self.rows_made[reader.name]
         complete = made == self.shapes[reader.name].height
-        if complete and (not self.is_whole(reader.name) or isinstance(reader, LinearAttention)):
+        if complete and (not self.is_whole(reader.name) or isinstance(reader, (LinearAttention, AveragePool))):
             return self.shapes[source].height
         return self.rows_needed(reader, source, 0 if complete else made)[0]
 
@@ -288,7 +289,7 @@ class _Plan:
             ring = self.live_rows[name] + slack * self._slack_rows(name)
             buffer = buffer_for(name, self.shapes[name], self.config, ring)
             if name == self.last.name:
-                buffer = Buffer(name, buffer.blocks * self.config.slices, 1, self.shapes[name].height)
+                buffer = replace(buffer, blocks=buffer.blocks * self.config.slices)
             result.append(Lifetime(buffer, first, end, self._preferred_pads(name, len(result)), traffic[name]))
         return result
 
@@ -340,7 +341,8 @@ class _Plan:
 
     # -- emission --
 
-    def _emit(self, node: Node, rows: range, channels: range) -> None:
+    def _emit(self, step: Step) -> None:
+        node, rows, channels = step.node, step.rows, step.channels
         if not channels:
             self._emit_store(node.name, rows)
         elif isinstance(node, Input):
@@ -348,9 +350,9 @@ class _Plan:
         elif isinstance(node, LinearAttention):
             self._emit_attention(node, channels)
         elif isinstance(node, AveragePool):
-            self._emit_pool(node, rows, channels)
+            self._emit_pool(node, step.frame, channels)
         elif isinstance(node, LayerNorm):
-            self._emit_norm(node, rows)
+            self._emit_norm(node)
         elif node.is_depthwise:
             self._emit_depthwise(node, rows, channels)
         else:
@@ -408,7 +410,7 @@ class _Plan:
             "out_tiles": ceil(len(channels) / config.out_lanes),
             "tiles_per_group": tiles_per_group,
             "out_subblocks": ceil(len(channels) / config.requant_channels),
-            "slice_stride": target.blocks // config.slices if wide else 0,
+            "slice_stride": target.row_stride // config.slices if wide else 0,
             "requant": self._requant_fields(node.requant) | {"wide": int(wide)},
         }
         groups_used = ceil(len(channels) / weights.shape[1]) if node.groups > 1 else 1
@@ -533,20 +535,22 @@ class _Plan:
                 )
             )  # fmt: skip
 
-    def _emit_pool(self, node: AveragePool, rows: range, channels: range) -> None:
-        source, target = self.buffers[node.inputs[rows.start]], self.buffers[node.name]
+    def _emit_pool(self, node: AveragePool, frame: int, channels: range) -> None:
+        source, target = self.buffers[node.inputs[frame]], self.buffers[node.name]
         shape = self.shapes[node.inputs[0]]
         blocks = self._blocks(channels)
+        group, pixel = divmod(frame, self.config.pixels)
         self.instructions.append(
             Instruction(
                 Engine.ATTENTION, self.batch.names[node.name],
                 {
                     "source": source.view(0, blocks.start),
-                    "destination": target.view(rows.start, blocks.start),
+                    "destination": target.column(group, blocks.start),
                     "rows": shape.height,
                     "groups_per_row": source.groups,
                     "last_pixels": self._last_pixels(node.inputs[0]),
                     "pool": 1,
+                    "pixel": pixel,
                     "blocks": len(blocks),
                     "sum_multiplier": node.multiplier,
                     "sum_shift": node.shift,
@@ -555,26 +559,29 @@ class _Plan:
                     "out_limit": code_range(node.out_bits)[1],
                 },
                 [(source.pad, source.addresses(range(shape.height), blocks))],
-                [(target.pad, target.addresses(rows, blocks))],
+                [(target.pad, target.column_addresses(group, blocks))],
             )
         )  # fmt: skip
 
-    def _emit_norm(self, node: LayerNorm, rows: range) -> None:
+    def _emit_norm(self, node: LayerNorm) -> None:
+        """One instruction for each frame."""
         source, target = self.buffers[node.inputs[0]], self.buffers[node.name]
         channels = range(self.shapes[node.name].channels)
-        for row in rows:
+        for frame in range(self.batch.frames):
+            group, pixel = divmod(frame, self.config.pixels)
             self.instructions.append(
                 Instruction(
                     Engine.NORM, self.batch.names[node.name],
                     {
-                        "source": source.view(row),
-                        "destination": target.view(row),
+                        "source": source.column(group),
+                        "destination": target.column(group),
+                        "pixel": pixel,
                         "channels": len(channels),
                         "epsilon": node.epsilon,
                         "requant": self._requant_fields(node.requant),
                     },
-                    [(source.pad, source.addresses(range(row, row + 1)))],
-                    [(target.pad, target.addresses(range(row, row + 1)))],
+                    [(source.pad, source.column_addresses(group, self._blocks(channels)))],
+                    [(target.pad, target.column_addresses(group, self._blocks(channels)))],
                     Parameters(
                         (node.name, 0),
                         lambda: requant_parameters(

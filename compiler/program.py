@@ -26,7 +26,7 @@ class StoredMap:
     """A band of rows of one node's codes in the result area.
 
     The band is `rows * blocks * groups` scratchpad words in map order ([row][channel block][pixel group]), each padded
-    to whole beats. For class scores (`scores`), the words are ordered [slice][channel block] instead.
+    to whole beats. For class scores (`scores`), the words are ordered [slice][channel block][pixel group] instead.
     """
 
     node: str
@@ -40,6 +40,7 @@ class StoredMap:
     scores: bool = False
     instruction: int = -1  #: index of the store among the program's descriptors
     frame: int = 0  #: of the run
+    pixel: int = 0  #: first pixel of the rows that belongs to the map; behind the pooling, frames lie side by side
 
 
 @dataclass(frozen=True)

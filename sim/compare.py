@@ -108,7 +108,7 @@ def _compare_band(
 def _element_byte(config: AcceleratorConfig, stored: StoredMap, channel: int, row: int, column: int) -> int:
     """Byte of an element from the beginning of its band; of class scores, in the first slice."""
     block, lane = divmod(channel, config.in_lanes)
-    group, pixel = divmod(column, config.pixels)
+    group, pixel = divmod(stored.pixel + column, config.pixels)
     word = (row * stored.blocks + block) * stored.groups + group
     bit = (pixel * config.in_lanes + lane) * config.act_bits
     return word * _word_bytes(config) + bit // 8
@@ -123,13 +123,14 @@ def decode(config: AcceleratorConfig, stored: StoredMap, result_area: np.ndarray
     codes = _unpack(config, result_area, stored.offset, stored.rows * stored.blocks * stored.groups)
     codes = codes.reshape(stored.rows, stored.blocks, stored.groups, config.pixels, config.in_lanes)
     codes = codes.transpose(1, 4, 0, 2, 3).reshape(stored.blocks * config.in_lanes, stored.rows, -1)
-    return codes[: stored.channels, :, : stored.width]
+    return codes[: stored.channels, :, stored.pixel : stored.pixel + stored.width]
 
 
 def decode_scores(config: AcceleratorConfig, stored: StoredMap, result_area: np.ndarray) -> np.ndarray:
-    """Class scores (channels,), int32: pixel 0 of `slices` words per block, put together."""
-    codes = _unpack(config, result_area, stored.offset, config.slices * stored.blocks)
-    parts = codes[:, 0].reshape(config.slices, -1)[:, : stored.channels]
+    """Class scores (channels,), int32: a pixel of `slices` words per block, put together."""
+    codes = _unpack(config, result_area, stored.offset, config.slices * stored.blocks * stored.groups)
+    group, pixel = divmod(stored.pixel, config.pixels)
+    parts = codes[group :: stored.groups, pixel].reshape(config.slices, -1)[:, : stored.channels]
     values = sum(part << (i * config.act_bits) for i, part in enumerate(parts))
     sign = 1 << (config.slices * config.act_bits - 1)
     return (values ^ sign) - sign
@@ -139,7 +140,7 @@ def encode(config: AcceleratorConfig, stored: StoredMap, codes: np.ndarray) -> n
     """Bytes (uint8) of a band that holds `codes` (channels, rows, width); what `decode` reads. Padding is 0."""
     shape = (stored.blocks * config.in_lanes, stored.rows, stored.groups * config.pixels)
     padded = np.zeros(shape, np.int32)
-    padded[: stored.channels, :, : stored.width] = codes
+    padded[: stored.channels, :, stored.pixel : stored.pixel + stored.width] = codes
     words = padded.reshape(stored.blocks, config.in_lanes, stored.rows, stored.groups, config.pixels)
     return _pack(config, words.transpose(2, 0, 3, 4, 1).reshape(-1, config.pixels, config.in_lanes))
 
@@ -149,8 +150,9 @@ def encode_scores(config: AcceleratorConfig, stored: StoredMap, scores: np.ndarr
     words = np.zeros((config.slices, stored.blocks * config.in_lanes), np.int32)
     for i in range(config.slices):
         words[i, : stored.channels] = scores >> (i * config.act_bits) & ((1 << config.act_bits) - 1)
-    pixels = np.zeros((config.slices * stored.blocks, config.pixels, config.in_lanes), np.int32)
-    pixels[:, 0] = words.reshape(-1, config.in_lanes)
+    group, pixel = divmod(stored.pixel, config.pixels)
+    pixels = np.zeros((config.slices * stored.blocks * stored.groups, config.pixels, config.in_lanes), np.int32)
+    pixels[group :: stored.groups, pixel] = words.reshape(-1, config.in_lanes)
     return _pack(config, pixels)
 
 

@@ -38,6 +38,11 @@ def decode(layout: data.Layout | type[data.Struct], bits: int) -> dict[str, obje
     return result
 
 
+def _column(view: dict, blocks: int) -> Tensor:
+    """Word addresses of channel blocks that lie `row_stride` apart."""
+    return view["start"] + view["row_stride"] * torch.arange(blocks)
+
+
 def signed(value: int, bits: int) -> int:
     """Two's complement of `bits` bits."""
     return value - (1 << bits) if value >> (bits - 1) else value
@@ -281,9 +286,8 @@ class Interpreter:
         if f["pool"]:
             total = tokens(0, n).sum(0) + signed(f["sum_bias"], 32)
             y = numerics.round_shift(total * f["sum_multiplier"], f["sum_shift"]) + f["out_zero"]
-            codes = y.clamp(0, f["out_limit"]).reshape(n, 1, ti)
-            start = f["destination"]["start"]
-            self.pads[f["destination"]["pad"]][start : start + n] = codes.expand(n, config.pixels, ti)
+            codes = y.clamp(0, f["out_limit"]).reshape(n, ti)
+            self.pads[f["destination"]["pad"]][_column(f["destination"], n), f["pixel"]] = codes
             return
         k = (tokens(f["key_block"], n) - f["input_zero"]).clamp(min=0)
         v = tokens(f["value_block"], n) - f["input_zero"]
@@ -302,16 +306,14 @@ class Interpreter:
         self._load_table(f, Engine.NORM, stream)
         channels = f["channels"]
         blocks = ceil(channels / ti)
-        start = f["source"]["start"]
-        x = self.pads[f["source"]["pad"]][start : start + blocks, 0].reshape(-1)[:channels]
+        x = self.pads[f["source"]["pad"]][_column(f["source"], blocks), f["pixel"]].reshape(-1)[:channels]
         normalised = torch.zeros(blocks * ti, dtype=torch.int64)
         normalised[:channels] = numerics.normalise(x[None], f["epsilon"])[0]
-        target = self.pads[f["destination"]["pad"]]
+        target, words = self.pads[f["destination"]["pad"]], _column(f["destination"], blocks)
         for first in range(0, channels, rc):
             records = self._records(stream, rc)
             y = self._requantize(normalised[first : first + rc], records, f["requant"], Engine.NORM)
-            word = f["destination"]["start"] + first // ti
-            target[word, :, first % ti : first % ti + rc] = y
+            target[words[first // ti], f["pixel"], first % ti : first % ti + rc] = y
 
     def _load(self, f: dict) -> None:
         config, p, ti = self.config, self.config.pixels, self.config.in_lanes

@@ -156,11 +156,12 @@ class AttentionBody(data.Struct):
     """
 
     source: MapView
-    destination: MapView  #: pooling only
+    destination: MapView  #: pooling only; one word per block, `row_stride` apart
     rows: 8
     groups_per_row: 8
     last_pixels: 6
     pool: 1
+    pixel: 5  #: pooling: the pixel of the destination's words that is written
     blocks: 12  #: pooling: channel blocks; attention: blocks of one head, d / Ti
     key_block: 12  #: first block of k, counted in words of `groups_per_row` from the view's start
     value_block: 12
@@ -176,11 +177,12 @@ class AttentionBody(data.Struct):
 
 
 class NormBody(data.Struct):
-    """LayerNorm of `channels` channels of pixel 0; one block per word. Gains and biases come as records."""
+    """LayerNorm of `channels` channels of one pixel. Gains and biases come as records."""
 
-    source: MapView
+    source: MapView  #: one word per channel block, `row_stride` apart; likewise the destination
     destination: MapView
     channels: 16
+    pixel: 5  #: of the words that is read and written
     epsilon: 40
     requant: RequantMode
     stream_address: 32  #: from the program base; words of `bus_bits`

@@ -112,6 +112,7 @@ class PassLayout(data.StructLayout):
                 "out_limit": config.act_bits,
                 "pad": 2,
                 "address": 16,
+                "pixel": 5,
             }
         )
 
@@ -254,14 +255,14 @@ class StateWriter(wiring.Component):
                 m.d.sync += element.eq(Mux(code < low, low, Mux(code > high, high, code)))
 
     def _write_pool(self, m: Module, info: data.View, code: Value, tag: data.View) -> None:
-        """Collect the codes of one word and write it, the same in all pixels."""
+        """Collect the codes of one pixel of a word and write them."""
         config, destination = self._config, self.destination
         word = Signal(config.in_lanes * config.act_bits, reset_less=True)
         m.d.comb += [
             destination.pad.eq(info.pad),
             destination.address.eq(info.address),
             destination.data.eq(word.replicate(config.pixels)),
-            destination.mask.eq(-1),
+            *(mask.eq((info.pixel == p).replicate(len(mask))) for p, mask in enumerate(destination.mask)),
         ]
         with m.If(destination.valid & destination.ready):
             m.d.sync += [destination.valid.eq(0), self.pending.eq(0)]
@@ -385,7 +386,7 @@ class LinearAttentionUnit(wiring.Component):
                 value.eq(0),
                 k_offset.eq(Mux(set_up, k_start, k_offset + body.groups_per_row)),
                 v_offset.eq(v_start),
-                address.eq(Mux(set_up, body.destination.start, address + 1)),
+                address.eq(Mux(set_up, body.destination.start, address + body.destination.row_stride)),
                 sum_tile.eq(next_sum_tile),
                 tile.eq(next_sum_tile + body.blocks),
                 column.eq(0),
@@ -413,7 +414,7 @@ class LinearAttentionUnit(wiring.Component):
                 info[name].eq(body[name])
                 for name in (
                     "state_multiplier", "state_shift", "sum_multiplier", "sum_shift", "sum_bias", "out_zero",
-                    "out_limit",
+                    "out_limit", "pixel",
                 )
             ),
         ]  # fmt: skip

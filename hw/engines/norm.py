@@ -1,4 +1,4 @@
-"""LayerNorm engine (`quant.numerics.normalise`, then `Requant`) over the channels of one pixel.
+"""LayerNorm engine (`quant.numerics.normalise`, then `Requant`) over the channels of a pixel.
 
     scratchpad --words--> channel groups --twice--> multipliers --> sums, then elements --> Requantizer --> scratchpad
                                                                           records ------------^
@@ -45,12 +45,13 @@ def tree_sum(terms: Sequence[Value]) -> Value:
 
 
 class VectorReader(wiring.Component):
-    """Read `channels` codes of pixel 0, twice, in groups of `requant_channels`, one per cycle.
+    """Read `channels` codes of a pixel, twice, in groups of `requant_channels`, one per cycle.
 
     Absent channels of the last group are 0. The first group is offered 4 cycles after `start`.
 
-    Members: `start`: begin; not before the last group has been taken. `pad`, `address`, `channels` hold still from then
-    on. `valid`, `take`: a group is offered, and goes on with `take`; `last`: it is the last one of its pass.
+    Members: `start`: begin; not before the last group has been taken. `pad`, `address`, `stride`, `pixel`, `channels`
+    hold still from then on; words are `stride` apart. `valid`, `take`: a group is offered, and goes on with `take`;
+    `last`: it is the last one of its pass.
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:
@@ -60,6 +61,8 @@ class VectorReader(wiring.Component):
                 "start": In(1),
                 "pad": In(2),
                 "address": In(16),
+                "stride": In(16),
+                "pixel": In(range(max(config.pixels, 2))),
                 "channels": In(CHANNEL_BITS),
                 "source": Out(PadRead(config)),
                 "valid": Out(1),
@@ -78,21 +81,22 @@ class VectorReader(wiring.Component):
 
         # Requests run ahead as far as the FIFO has room for their data.
         active, second, word, ahead = Signal(), Signal(), Signal(CHANNEL_BITS), Signal(range(WORDS_AHEAD + 1))
+        address = Signal.like(self.address, reset_less=True)
         requested = self.source.valid & self.source.ready
         m.d.comb += [
             self.source.valid.eq(active & (ahead != WORDS_AHEAD)),
             self.source.pad.eq(self.pad),
-            self.source.address.eq(self.address + word),
+            self.source.address.eq(address),
             words.w_en.eq(self.source.data_valid),
-            words.w_data.eq(self.source.data[0]),
+            words.w_data.eq(self.source.data[self.pixel]),
         ]
         m.d.sync += ahead.eq(ahead + requested - words.r_en)
         with m.If(self.start):
-            m.d.sync += [active.eq(1), second.eq(0), word.eq(0)]
+            m.d.sync += [active.eq(1), second.eq(0), word.eq(0), address.eq(self.address)]
         with m.Elif(requested):
-            m.d.sync += word.eq(word + 1)
+            m.d.sync += [word.eq(word + 1), address.eq(address + self.stride)]
             with m.If(word == last_word):
-                m.d.sync += [word.eq(0), second.eq(1), active.eq(~second)]
+                m.d.sync += [word.eq(0), address.eq(self.address), second.eq(1), active.eq(~second)]
 
         # Groups of the first word in the FIFO; `remaining` channels of this pass have not been taken.
         subblock, remaining = Signal(range(config.subblocks)), Signal(CHANNEL_BITS)
@@ -333,10 +337,10 @@ class RecordReader(wiring.Component):
 
 
 class GroupWriter(wiring.Component):
-    """Write channel groups of results to consecutive words, the same in all pixels, one group per cycle.
+    """Write channel groups of results to a pixel of words that are `stride` apart, one group per cycle.
 
-    Members: `start`: begin with these `channels` at this `pad` and `address`, which hold still. `valid`, `ready`,
-    `codes`: results. `last`: the last group is written in this cycle.
+    Members: `start`: begin with these `channels` at this `pad` and `address`; they, `stride`, and `pixel` hold still.
+    `valid`, `ready`, `codes`: results. `last`: the last group is written in this cycle.
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:
@@ -346,6 +350,8 @@ class GroupWriter(wiring.Component):
                 "start": In(1),
                 "pad": In(2),
                 "address": In(16),
+                "stride": In(16),
+                "pixel": In(range(max(config.pixels, 2))),
                 "channels": In(CHANNEL_BITS),
                 "valid": In(1),
                 "ready": Out(1),
@@ -359,23 +365,24 @@ class GroupWriter(wiring.Component):
         m = Module()
 
         config, destination = self._config, self.destination
-        word, subblock, remaining = Signal(CHANNEL_BITS), Signal(range(config.subblocks)), Signal(CHANNEL_BITS)
+        address = Signal.like(self.address, reset_less=True)
+        subblock, remaining = Signal(range(config.subblocks)), Signal(CHANNEL_BITS)
         written = self.valid & self.ready
         m.d.comb += [
             destination.valid.eq(self.valid),
             self.ready.eq(destination.ready),
             destination.pad.eq(self.pad),
-            destination.address.eq(self.address + word),
+            destination.address.eq(address),
             destination.data.eq(self.codes.as_value().replicate(config.pixels * config.subblocks)),
-            *(mask.eq(1 << subblock) for mask in destination.mask),
+            *(mask.eq((self.pixel == p) << subblock) for p, mask in enumerate(destination.mask)),
             self.last.eq(written & (remaining <= config.requant_channels)),
         ]
         with m.If(self.start):
-            m.d.sync += [word.eq(0), subblock.eq(0), remaining.eq(self.channels)]
+            m.d.sync += [address.eq(self.address), subblock.eq(0), remaining.eq(self.channels)]
         with m.Elif(written):
             m.d.sync += [subblock.eq(subblock + 1), remaining.eq(remaining - config.requant_channels)]
             with m.If(subblock == config.subblocks - 1):
-                m.d.sync += [subblock.eq(0), word.eq(word + 1)]
+                m.d.sync += [subblock.eq(0), address.eq(address + self.stride)]
         return m
 
 
@@ -415,6 +422,8 @@ class NormEngine(wiring.Component):
             vector.start.eq(start),
             vector.pad.eq(body.source.pad),
             vector.address.eq(body.source.start),
+            vector.stride.eq(body.source.row_stride),
+            vector.pixel.eq(body.pixel),
             vector.channels.eq(body.channels),
             unit.valid.eq(vector.take),
             unit.elements.eq(elements),
@@ -430,6 +439,8 @@ class NormEngine(wiring.Component):
             writer.start.eq(start),
             writer.pad.eq(body.destination.pad),
             writer.address.eq(body.destination.start),
+            writer.stride.eq(body.destination.row_stride),
+            writer.pixel.eq(body.pixel),
             writer.channels.eq(body.channels),
         ]
         self._requantize(m, body, start, unit, writer)

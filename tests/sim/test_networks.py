@@ -63,20 +63,20 @@ def test_maps_of_different_bits(config: AcceleratorConfig, tmp_path: Path) -> No
 
 
 def test_frames_of_a_batch(tmp_path: Path) -> None:
-    """Two runs of two frames, of which the last one is a repetition."""
+    """Two runs of three frames, of which the last two are repetitions; two words hold the pixels of three frames."""
     network, images = tiny_network(64, **quantizer_settings(SMALL))
-    reference = network.run(images[:3], trace=True)
-    program = compile_network(network, SMALL, trace=True, batch=2)
+    reference = network.run(images[:4], trace=True)
+    program = compile_network(network, SMALL, trace=True, batch=3)
     memory = MemoryModel(latency=20, stall=0.1, seed=3)
-    result = simulate(SMALL, verilog(SMALL), program, images[:3].numpy(), memory=memory, work_dir=tmp_path)
-    assert (len(result.runs), len(result.scores), result.stray_writes) == (2, 3, 0)
-    for image in range(3):
-        run, frame = divmod(image, 2)
+    result = simulate(SMALL, verilog(SMALL), program, images[:4].numpy(), memory=memory, work_dir=tmp_path)
+    assert (len(result.runs), len(result.scores), result.stray_writes) == (2, 4, 0)
+    for image in range(4):
+        run, frame = divmod(image, 3)
         codes = {name: tensor[image].numpy() for name, tensor in reference.items()}
         boundaries = compare_frame(SMALL, program, result.results[run], codes, frame=frame)
         assert {b.node for b in boundaries} == {node.name for node in network.nodes[1:]}
         assert first_mismatch(boundaries) is None
-    np.testing.assert_array_equal(result.scores, network.run(images[:3]).numpy())
+    np.testing.assert_array_equal(result.scores, network.run(images[:4]).numpy())
 
 
 @pytest.mark.slow

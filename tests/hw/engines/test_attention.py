@@ -111,14 +111,15 @@ def attention(rng: Random, config: AcceleratorConfig, pads: ScratchpadModel, are
 
 
 def pooling(rng: Random, config: AcceleratorConfig, pads: ScratchpadModel, area: int) -> Instruction:
-    """Pooling of some blocks of a map, into words of pad 3."""
+    """Pooling of some blocks of a map, into a pixel of words of pad 3."""
     lanes = config.in_lanes
     n, extra = rng.randint(1, 3), rng.randint(0, 2)
     rows, width = rng.randint(1, 3), rng.randint(1, 2 * config.pixels + 1)
     codes = random_map(rng, config, (n + extra) * lanes, rows, width)
     groups = -(-width // config.pixels)
     view = pads.place(codes, pad=rng.randrange(3), base=0, limit=65536, start=area * AREA + rng.randrange(100))
-    destination = (area + 1) * AREA - 3
+    step, pixel = rng.randint(1, 3), rng.randrange(config.pixels)
+    destination = (area + 1) * AREA - 3 * step
     first = rng.randint(0, extra)
     node = AveragePool(
         name="pool", bias=rng.randint(-500, 500), multiplier=rng.randrange(1 << 15, 1 << 16),
@@ -126,13 +127,17 @@ def pooling(rng: Random, config: AcceleratorConfig, pads: ScratchpadModel, area:
         out_bits=rng.randint(2, config.act_bits),
     )  # fmt: skip
     fields = dict(
-        source=view, destination=dict(pad=3, start=destination), rows=rows, groups_per_row=groups,
-        last_pixels=width - (groups - 1) * config.pixels, pool=1, blocks=n, key_block=first,
+        source=view, destination=dict(pad=3, start=destination, row_stride=step), rows=rows, groups_per_row=groups,
+        last_pixels=width - (groups - 1) * config.pixels, pool=1, pixel=pixel, blocks=n, key_block=first,
         value_block=rng.getrandbits(12), input_zero=0, sum_multiplier=node.multiplier, sum_shift=node.shift,
         sum_bias=node.bias, out_zero=node.zero_point, out_limit=(1 << node.out_bits) - 1,
     )  # fmt: skip
     pooled = node.run(torch.tensor([codes]))[0, first * lanes : (first + n) * lanes, 0, 0].reshape(n, lanes).tolist()
-    return Instruction(fields, {}, {(3, destination + i): [word] * config.pixels for i, word in enumerate(pooled)})
+    words = {}
+    for i, codes in enumerate(pooled):
+        before = pads.words[3][destination + i * step]
+        words[3, destination + i * step] = [*before[:pixel], codes, *before[pixel + 1 :]]
+    return Instruction(fields, {}, words)
 
 
 class Bench:

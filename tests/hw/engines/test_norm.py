@@ -1,5 +1,6 @@
 """LayerNorm engine against `quant.integer_network.LayerNorm`, bit for bit, its cycles, and the definition itself."""
 
+from copy import deepcopy
 from fractions import Fraction
 from math import isqrt
 from random import Random
@@ -25,6 +26,9 @@ CONFIGS = {
 }
 
 
+GROUPS = 2  #: words of pixels side by side in the maps that vectors are taken from
+
+
 def configuration(name: str) -> AcceleratorConfig:
     fields = dict(dw_pixels=1, bus_ports=1, table_index_bits=5, bus_bits=64, stream_bits=128) | CONFIGS[name]
     return AcceleratorConfig(**fields)
@@ -40,8 +44,13 @@ class Instruction:
         top = (1 << config.act_bits) - 1
         spread = rng.choice([0, 1, top])
         x = [min(rng.randint(0, spread) + rng.choice([0, rng.randint(0, top)]), top) for _ in range(channels)]
-        self.pad = rng.randrange(4)
-        pads.place([[[code]] for code in x], pad=self.pad, base=0, limit=65536, start=area)
+        self.pad, self.pixel = rng.randrange(4), rng.randrange(config.pixels)
+        self.group = rng.randrange(GROUPS)
+        codes = [[[rng.randint(0, top) for _ in range(GROUPS * config.pixels)]] for _ in x]
+        for channel, code in enumerate(x):
+            codes[channel][0][self.group * config.pixels + self.pixel] = code
+        view = pads.place(codes, pad=self.pad, base=0, limit=65536, start=area)
+        view |= dict(start=area + self.group, row_stride=GROUPS)
         epsilon = rng.choice([1, (1 << 40) - 1, rng.getrandbits(rng.randint(1, 40)) + 1]) & ((1 << 40) - 1)
         operand = rng.choice([Operand.NONE, Operand.TABLE, Operand.STAGE])
         table = [rng.randrange(-(1 << 15), 1 << 15) for _ in range(1 << config.table_index_bits)]
@@ -73,8 +82,9 @@ class Instruction:
             bits = [pack(record_layout(), **r) for r in records[first : first + config.requant_channels]]
             self._append(sum(b << (80 * i) for i, b in enumerate(bits)), self.group_words)
         self.table = mode["table_load"]
+        self.before = deepcopy(pads.words[self.pad ^ 1])
         self.fields = dict(
-            source=dict(pad=self.pad, start=area), destination=dict(pad=self.pad ^ 1, start=area), channels=channels,
+            source=view, destination=view | dict(pad=self.pad ^ 1), channels=channels, pixel=self.pixel,
             epsilon=epsilon, requant=mode, stream_words=len(self.stream),
         )  # fmt: skip
 
@@ -91,10 +101,14 @@ class Instruction:
         self.stream += [bits >> (i * width) & ((1 << width) - 1) for i in range(words)]
 
     def check(self, pads: ScratchpadModel) -> None:
+        """The pixel has the codes, and the others of its words what was there before."""
         lanes = self.config.in_lanes
         for channel, code in enumerate(self.expected):
-            word = pads.words[self.pad ^ 1][self.area + channel // lanes]
-            assert [pixel[channel % lanes] for pixel in word] == [code] * self.config.pixels, channel
+            address = self.area + channel // lanes * GROUPS + self.group
+            word, before = pads.words[self.pad ^ 1][address], self.before[address]
+            for p in range(self.config.pixels):
+                expected = code if p == self.pixel else before[p][channel % lanes]
+                assert word[p][channel % lanes] == expected, (channel, p)
 
     def cycles(self) -> int:
         """Cycles from acceptance to `done` if nothing is refused and the stream brings a word per cycle."""
