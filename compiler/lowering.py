@@ -196,7 +196,9 @@ class _Plan:
         """Multiply-accumulates of the MAC array, about."""
         if not isinstance(step.node, Conv) or step.node.is_depthwise:
             return 0
-        return len(step.rows) * self.shapes[step.node.name].width * len(step.channels) * step.node.weight[0].numel()
+        return (
+            len(step.rows) * self.shapes[step.node.name].width * len(step.channels) * step.node.weight.shape[1:].numel()
+        )
 
     def emit(self, buffers: dict[str, Buffer]) -> None:
         """Emit all steps, with placed buffers."""
@@ -428,7 +430,7 @@ class _Plan:
                     lambda: matmul_parameters(weights, node.requant, channels, config),
                     node.requant,
                 ),
-                macs=len(rows) * self.shapes[node.name].width * len(channels) * node.weight[0].numel(),
+                macs=len(rows) * self.shapes[node.name].width * len(channels) * node.weight.shape[1:].numel(),
             )
         )  # fmt: skip
 

@@ -67,11 +67,11 @@ def table_bytes(table: np.ndarray, word_bits: int) -> bytes:
 def matmul_weights(node: Conv, stem: bool, config: AcceleratorConfig) -> np.ndarray:
     """Weights of a matmul as (groups, outputs, input lanes): 1x1 kernels as they are, the stem's unrolled as the loader
     does: kernel row by kernel row, bytes [kx][channel], each row padded to whole blocks."""
-    weight = node.weight.numpy().astype(np.int64)
+    weight = node.weight.numpy()  # int8; the many instructions of a layer share it
     if not stem:
         return weight.reshape(node.groups, -1, weight.shape[1])
     outputs = weight.shape[0]
-    rows = np.zeros((outputs, weight.shape[2], config.stem_blocks * config.in_lanes), np.int64)
+    rows = np.zeros((outputs, weight.shape[2], config.stem_blocks * config.in_lanes), np.int8)
     rows[:, :, :STEM_TAPS] = weight.transpose(0, 2, 3, 1).reshape(outputs, weight.shape[2], STEM_TAPS)
     return rows.reshape(1, outputs, -1)
 
@@ -81,18 +81,18 @@ def matmul_parameters(weights: np.ndarray, requant: Requant, channels: range, co
 
     weights: (groups, outputs per group, inputs per group); `channels` begins on a tile, and on a group if grouped.
     """
-    groups, per_group, inputs = weights.shape
+    inputs = weights.shape[2]
     ti, to = config.in_lanes, config.out_lanes
     in_blocks = ceil(inputs / ti)
-    padded = np.zeros((groups, per_group, in_blocks * ti), np.int64)
-    padded[:, :, :inputs] = weights
-    rows = padded.reshape(groups * per_group, in_blocks, ti)[channels.start : channels.stop]
+    padded = np.zeros((len(channels), in_blocks * ti), np.int8)
+    padded[:, :inputs] = weights.reshape(-1, inputs)[channels.start : channels.stop]
+    rows = padded.reshape(len(channels), in_blocks, ti)
     parts = []
     for first in range(0, len(channels), to):
         last = min(first + to, len(channels))
         chosen = range(channels.start + first, channels.start + last)
         parts.append(to_words(records(requant, chosen, to), config.stream_bits))
-        tile_rows = np.zeros((to, in_blocks, ti), np.int64)
+        tile_rows = np.zeros((to, in_blocks, ti), np.int8)
         tile_rows[: last - first] = rows[first:last]
         tiles = tile_rows.transpose(1, 2, 0)  # (in_blocks, ti, to)
         parts.extend(to_words(pack_elements(tile, config.operand_bits), config.stream_bits) for tile in tiles)
