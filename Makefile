@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 # PyTorch's threads sleep, rather than spin, while they wait for each other: on a busy machine, spinning starves them
 export OMP_WAIT_POLICY = passive
 
-.PHONY: setup demo b1 test test-all lint clean
+.PHONY: setup demo b1 quantized test test-all lint clean
 
 setup: $(READY)
 
@@ -41,6 +41,21 @@ b1: $(READY)
 	$(BIN)/vitsmith simulate --frames 1 --boundaries 1 --stall 0 --bundle build/b1
 	$(BIN)/vitsmith compile --batch 8 --bundle build/b1
 	$(BIN)/vitsmith simulate --frames 8 --boundaries 0 --stall 0 --bundle build/b1
+
+# one quantized network in RTL: its name, and the arguments of `vitsmith quantize`
+define in_rtl
+	$(BIN)/vitsmith quantize $(2) --bundle build/quantized/$(1)
+	$(BIN)/vitsmith generate --bundle build/quantized/$(1)
+	$(BIN)/vitsmith compile --bundle build/quantized/$(1)
+	$(BIN)/vitsmith simulate --frames 20 --boundaries 4 --bundle build/quantized/$(1)
+endef
+
+# what the quantizer makes beside the demo's network, in RTL: outlier channels, 4 bits, layers of 8 and 4 bits
+quantized: $(READY)
+	$(call in_rtl,stress,stress:quant/checkpoints/b0-cifar10-96.safetensors)
+	$(call in_rtl,w4a8,--set weight_bits=4 --images 1024 --reconstruct)
+	$(call in_rtl,w4a4,--set weight_bits=4 --set act_bits=4 --images 1024 --reconstruct)
+	$(call in_rtl,mixed,--weight-budget 5 --activation-budget 6)
 
 test-all: $(READY)
 	$(BIN)/python -m pytest -n 2
