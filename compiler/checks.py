@@ -175,6 +175,15 @@ def _attention_obstacles(
         )
     shape = shapes[node.inputs[0]]
     top = numerics.code_range(config.act_bits)[1]
+    # With 0 mantissa bits the exponent of a divisor is rounded up.
+    exponent = (d * top * numerics.weight_range(config.state_bits)[1]).bit_length()
+    shift, most = int(node.requant.shift.max()), (1 << numerics.SHIFT_BITS) - 1
+    if shift + exponent > most:
+        yield Obstacle(
+            node.name,
+            f"its quotients are shifted by {shift}, and by up to {exponent} for the divisor: together more than {most}",
+            "quantize again",
+        )
     yield from _fits(node, "attention states", shape.height * shape.width * top * top, config)
     state_top = numerics.weight_range(config.state_bits)[1]
     yield from _fits(node, "attention numerators", d * top * state_top, config)

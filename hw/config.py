@@ -14,7 +14,7 @@ PADS = 4  #: scratchpads
 DW_TAPS = 3  #: horizontal kernel taps that the depthwise engine computes per cycle and pixel
 KERNEL_ROWS = 3  #: kernel rows of the stem convolution, which the loader unrolls (im2col)
 STEM_TAPS = 9  #: bytes of one kernel row of the stem: 3 pixels of 3 channels
-ABI_VERSION = 2  #: changes with every incompatible change of descriptors, registers, or memory layouts
+ABI_VERSION = 3  #: changes with every incompatible change of descriptors, registers, or memory layouts
 
 
 class ConfigError(ValueError):
@@ -150,6 +150,11 @@ class AcceleratorConfig:
     def engine_multiplier(self) -> Multipliers:
         """How the engines beside the MAC array multiply, requantizers apart."""
         return Multipliers.LOGIC if self.logic_engines else self.multiplier
+
+    @property
+    def requantizer_multiplier(self) -> Multipliers:
+        """How requantizers multiply: in blocks, one product in each."""
+        return Multipliers.DSP48E2 if self.multiplier is Multipliers.DSP48E2 else Multipliers.PLAIN
 
     @property
     def state_group(self) -> int:

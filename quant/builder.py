@@ -43,6 +43,8 @@ __all__ = ["Builder", "QuantizationError", "map_format"]
 SCORE_SHARE = 0.5
 #: guard bits of a residual sum, where the 24-bit stage has room for them
 GUARD_BITS = 12
+#: fractional bits of an attention's quotients: at least so many that shift and divisor's exponent stay in range
+FRACTION_RANGE = (4, 14)
 #: sample images at a time, which bounds the memory that integer operations take
 SAMPLE_BATCH = 16
 #: epsilon of LayerNorm in integers stays below this
@@ -274,7 +276,9 @@ class Builder:
         out = form.expand(len(value_scale))
         largest = out.scale * (torch.maximum(out.zero, (1 << form.bits) - 1 - out.zero) + 1) / value_scale
         reach = largest.reshape(len(state_unit), -1).amax(1) * sum_unit / state_unit
-        fraction = torch.floor(torch.log2(((1 << (numerics.OPERAND_BITS - 1)) - 1) / reach)).long().clamp(-16, 14)
+        fraction = (
+            torch.floor(torch.log2(((1 << (numerics.OPERAND_BITS - 1)) - 1) / reach)).long().clamp(*FRACTION_RANGE)
+        )
         unit = torch.ldexp(state_unit / sum_unit, -fraction).repeat_interleave(node.head_dim)
         factor = unit * value_scale / out.scale
         multiplier2, shift2 = shared_fixed_point(factor)

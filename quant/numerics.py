@@ -19,9 +19,9 @@ from torch import Tensor
 
 MULTIPLIER_BITS = 18  #: signed first-stage multiplier: sign and 16 significant bits (LayerNorm gains may be negative)
 MULTIPLIER2_BITS = 16  #: unsigned second-stage multiplier
-SHIFT_BITS = 6  #: first-stage shift, 0..63
+SHIFT_BITS = 5  #: first-stage shift, 0..31: beyond, a multiplier of fewer bits loses less than 2**-6 of a code
 SHIFT2_BITS = 5  #: second-stage shift, 0..31
-BIAS_BITS = 32  #: signed bias
+BIAS_BITS = 25  #: signed bias
 INDEX_ZERO_BITS = 13  #: signed offset of a table index
 STAGE_BITS = 24  #: signed result of the first stage, saturated
 OPERAND_BITS = 16  #: signed operand of the second-stage multiplier; also a table entry; also the width of class scores

@@ -80,8 +80,8 @@ class AffineFormat:
 def fixed_point(real: Tensor) -> tuple[Tensor, Tensor]:
     """Positive real multipliers as (multiplier, shift): real = multiplier / 2**shift.
 
-    The multiplier is in [2**15, 2**16) and the shift in 1..63; reals too small for that get a shift of 63 and fewer
-    significant bits. Zero gives (0, 63). Raises ValueError for 2**15 and more, which no calibrated network has.
+    The multiplier is in [2**15, 2**16) and the shift in 1..31; reals too small for that get a shift of 31 and fewer
+    significant bits. Zero gives (0, 31). Raises ValueError for 2**15 and more, which no calibrated network has.
     """
     real = real.double()
     if not bool((torch.isfinite(real) & (real >= 0) & (real < 2**15 - 1)).all()):

@@ -284,7 +284,7 @@ class Interpreter:
 
         n = f["blocks"]
         if f["pool"]:
-            total = tokens(0, n).sum(0) + signed(f["sum_bias"], 32)
+            total = tokens(0, n).sum(0) + signed(f["sum_bias"], numerics.BIAS_BITS)
             y = numerics.round_shift(total * f["sum_multiplier"], f["sum_shift"]) + f["out_zero"]
             codes = y.clamp(0, f["out_limit"]).reshape(n, ti)
             self.pads[f["destination"]["pad"]][_column(f["destination"], n), f["pixel"]] = codes

@@ -1,18 +1,21 @@
 """Requantizer: accumulators to codes in two multiply-and-shift stages, `lanes` at a time; see `quant.numerics`."""
 
-from amaranth import Cat, Module, Mux, Signal, Value, signed
+from amaranth import Cat, Const, Module, Mux, Shape, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from hw.config import AcceleratorConfig
+from hw.arithmetic.multiplier import Multiplier
+from hw.arithmetic.packing import PORT_BITS
+from hw.arithmetic.rounding_shift import RoundingShift
+from hw.config import AcceleratorConfig, Multipliers
 from hw.control.descriptors import OperandMode, RequantMode, record_layout, table_words
 from hw.shared import place
 from quant import numerics
 
 __all__ = ["LATENCY", "RECIPROCAL_LAYOUT", "Requantizer", "RequantizerLane", "TableWrite"]
 
-LATENCY = 14  #: cycles from `valid` to `out_valid`
+LATENCY = 13  #: cycles from `valid` to `out_valid`
 ROW_BITS = 64  #: one block RAM holds two tables of 2**10 entries in rows of this width
 ROW_ENTRIES = ROW_BITS // numerics.OPERAND_BITS
 
@@ -20,15 +23,17 @@ ROW_ENTRIES = ROW_BITS // numerics.OPERAND_BITS
 RECIPROCAL_LAYOUT = data.StructLayout({"r": numerics.RECIPROCAL_BITS + 1, "e": numerics.SHIFT_BITS})
 
 # the lane's pipeline: the stage that reads an operand, counted from the cycle where `valid` is 1
-INDEX_STAGE = 5
-READ_STAGE = 6
-OPERAND_STAGE = 7
-MULTIPLIER2_STAGE = 8
-SHIFT2_STAGE = 10
-ZERO_STAGE = 12
-CLAMP_STAGE = 13
+INDEX_STAGE = 4
+READ_STAGE = 5
+OPERAND_STAGE = 6
+MULTIPLIER2_STAGE = 7
+SHIFT2_STAGE = 9
+ZERO_STAGE = 11
+CLAMP_STAGE = 12
 
-COARSE = 8  # a variable shift is a multiple of this, then the rest
+INDEX_BITS = numerics.INDEX_ZERO_BITS + 1  # of a stage that is an index but for the zero: more means the same entry
+CODE_BITS = 10  # of an output without zero-point, if codes are unsigned: more is clamped with every zero-point
+WIDE_BITS = numerics.OPERAND_BITS + 1  # if outputs have 16 bits
 
 
 def saturate(x: Value, bits: int) -> Value:
@@ -69,15 +74,22 @@ class TableWrite(wiring.Signature):
 class RequantizerLane(wiring.Component):
     """Datapath of one lane of the `Requantizer`, without the table.
 
-    `round_shift(p, s)` is computed as `(((2 * p) >> s) + 1) >> 1`, which needs no rounding constant. Between the
-    coarse and the fine half of a shift, values that will saturate anyway are clamped, which keeps the rest narrow.
+    Saturation, rounding, and the addition of a zero-point share a carry chain: with the t of `RoundingShift`,
+    ((t + 1) >> 1) + z = (t + 2 * z + 1) >> 1.
+
+    Parameters
+    ----------
+    matmul : the modes of the matmul engine: residuals, quotients, and wide outputs; else the operand is NONE or TABLE
+    style : how to multiply
 
     Members: `enables[k]` is 1 when stage k holds data; the registers of stage k + 1 load then and are frozen
     otherwise. All other inputs are read at the stage that is written beside them.
     """
 
-    def __init__(self, *, acc_bits: int, act_bits: int, index_bits: int) -> None:
+    def __init__(self, *, acc_bits: int, act_bits: int, index_bits: int, matmul: bool, style: Multipliers) -> None:
         self._index_bits = index_bits
+        self._matmul = matmul
+        self._style = style
         record = record_layout()
         super().__init__(
             {
@@ -90,7 +102,7 @@ class RequantizerLane(wiring.Component):
                 "divide": In(1),
                 "reciprocal": In(RECIPROCAL_LAYOUT),
                 # INDEX_STAGE
-                "index_zero": In(signed(13)),
+                "index_zero": In(signed(numerics.INDEX_ZERO_BITS)),
                 # READ_STAGE
                 "index": Out(index_bits),
                 # OPERAND_STAGE
@@ -104,92 +116,131 @@ class RequantizerLane(wiring.Component):
                 "zero_point": In(record["zero_point"].shape),
                 "wide": In(1),
                 "limit": In(act_bits),
-                "y": Out(signed(numerics.OPERAND_BITS)),
+                "y": Out(output_shape(act_bits, matmul)),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         stage = self._first_stage(m)
-        self._second_stage(m, *self._select_operand(m, stage))
+        code = self._second_stage(m, *self._select_operand(m, stage))
+        with m.If(self.enables[CLAMP_STAGE]):
+            m.d.sync += self.y.eq(self._clamp(code) if self._matmul else clamp_code(code, self.limit))
         return m
 
     def _first_stage(self, m: Module) -> Signal:
-        """stage = saturate24(round_shift((acc + bias) * multiplier, shift)), stages 0 to 4."""
+        """stage = saturate24(round_shift((acc + bias) * multiplier, shift)), stages 0 to 4; and the index."""
         x = Signal(signed(max(len(self.acc), numerics.BIAS_BITS) + 1), reset_less=True)
         multiplier = Signal(signed(numerics.MULTIPLIER_BITS), reset_less=True)
-        s1 = Signal(numerics.SHIFT_BITS, reset_less=True)
-        product = Signal(signed(len(x) + len(multiplier)), reset_less=True)
-        s2 = Signal.like(s1)
+        s1, s2 = (Signal(numerics.SHIFT_BITS, reset_less=True) for _ in range(2))
         with m.If(self.enables[0]):
-            m.d.sync += [
-                x.eq(self.acc + self.bias.as_signed()),
-                multiplier.eq(Mux(self.divide, self.reciprocal.r, self.multiplier.as_signed())),
-                s1.eq(self.shift + Mux(self.divide, self.reciprocal.e, 0)),
-            ]
+            m.d.sync += [x.eq(self.acc + self.bias.as_signed()), multiplier.eq(self.multiplier), s1.eq(self.shift)]
+            if self._matmul:
+                with m.If(self.divide):
+                    m.d.sync += [multiplier.eq(self.reciprocal.r), s1.eq(self.shift + self.reciprocal.e)]
         with m.If(self.enables[1]):
-            m.d.sync += [product.eq(x * multiplier), s2.eq(s1)]
+            m.d.sync += s2.eq(s1)
+        product = self._multiply(m, "product", 1, x, multiplier)
+        shift = self._shift(m, "shift", product, s2, 2, numerics.STAGE_BITS)
         stage = Signal(signed(numerics.STAGE_BITS), reset_less=True)
-        rounded = self._shift(m, product, s2, 2, numerics.STAGE_BITS)
-        with m.If(self.enables[4]):
-            m.d.sync += stage.eq(saturate(rounded, numerics.STAGE_BITS))
+        index = Signal(signed(INDEX_BITS + 1), reset_less=True)
+        with m.If(self.enables[INDEX_STAGE]):
+            m.d.sync += [stage.eq(shift.y), index.eq(self._add_index_zero(shift))]
+        m.d.comb += self.index.eq(clamp_unsigned(index, self._index_bits))
         return stage
 
-    def _shift(self, m: Module, x: Value, shift: Value, stage: int, bits: int) -> Value:
-        """`round_shift(x, shift)` in stages `stage` and `stage + 1`, and the rounding addition (not registered).
-        Exact where the result fits `bits` signed bits; beyond, some value that does not fit either or is the limit."""
-        coarse = Signal(signed(bits + COARSE), reset_less=True)
-        fine = Signal(signed(bits + COARSE), reset_less=True)
-        fine_shift = Signal(COARSE.bit_length() - 1, reset_less=True)
-        half = len(fine_shift)
-        with m.If(self.enables[stage]):
-            shifted = Cat(0, x).as_signed() >> (shift[half:] << half)
-            m.d.sync += [coarse.eq(saturate(shifted, len(coarse))), fine_shift.eq(shift[:half])]
-        with m.If(self.enables[stage + 1]):
-            m.d.sync += fine.eq(coarse >> fine_shift)
-        return (fine + 1) >> 1
+    def _multiply(self, m: Module, name: str, stage: int, a: Signal, b: Value) -> Signal:
+        """a * b, registered at the end of `stage`."""
+        fits = len(a) <= PORT_BITS[0]
+        m.submodules[name] = multiplier = Multiplier(a.shape(), b.shape(), self._style if fits else Multipliers.PLAIN)
+        m.d.comb += [multiplier.enable.eq(self.enables[stage]), multiplier.a.eq(a), multiplier.b.eq(b)]
+        return multiplier.product
+
+    def _shift(self, m: Module, name: str, x: Value, amount: Value, stage: int, bits: int) -> RoundingShift:
+        """x shifted, in `stage` and the one after it."""
+        m.submodules[name] = shift = RoundingShift(len(x), bits)
+        m.d.comb += [shift.enables.eq(self.enables[stage : stage + 2]), shift.x.eq(x), shift.shift.eq(amount)]
+        return shift
+
+    def _add_index_zero(self, shift: RoundingShift) -> Value:
+        """stage + index_zero, from the t of the stage; of a large stage only the sign is right."""
+        top = shift.t[INDEX_BITS:]
+        over = shift.over | (top ^ shift.sign.replicate(len(top))).any()
+        t = Mux(over, Cat((~shift.sign).replicate(INDEX_BITS), shift.sign), shift.t[: INDEX_BITS + 1]).as_signed()
+        return (t + Cat(Const(1, 1), self.index_zero).as_signed()) >> 1
 
     def _select_operand(self, m: Module, stage: Signal) -> tuple[Signal, Signal]:
-        """(operand, addend) of the second stage by mode, stages 5 to 7; the table is read in between."""
+        """(operand, addend) of the second stage by mode, stages 5 and 6; the table is read in between."""
         entry = Signal(range(ROW_ENTRIES), reset_less=True)
-        stage6, stage7 = Signal.like(stage), Signal.like(stage)
+        stage6 = Signal.like(stage)
         operand, addend = Signal(signed(numerics.OPERAND_BITS), reset_less=True), Signal.like(stage)
-        with m.If(self.enables[INDEX_STAGE]):
-            m.d.sync += [self.index.eq(clamp_unsigned(stage + self.index_zero, self._index_bits)), stage6.eq(stage)]
+        value = self.row.word_select(entry, numerics.OPERAND_BITS)
         with m.If(self.enables[READ_STAGE]):
-            m.d.sync += [entry.eq(self.index), stage7.eq(stage6)]
+            m.d.sync += [entry.eq(self.index), stage6.eq(stage)]
         with m.If(self.enables[OPERAND_STAGE]):
-            m.d.sync += addend.eq(stage7)
-            with m.Switch(self.operand):
-                with m.Case(OperandMode.NONE):
-                    m.d.sync += operand.eq(0)
-                with m.Case(OperandMode.RESIDUAL):
-                    m.d.sync += operand.eq(self.residual - self.residual_zero)
-                with m.Case(OperandMode.TABLE):
-                    m.d.sync += [operand.eq(self.row.word_select(entry, numerics.OPERAND_BITS)), addend.eq(0)]
-                with m.Case(OperandMode.STAGE):
-                    m.d.sync += [operand.eq(saturate(stage7, numerics.OPERAND_BITS)), addend.eq(0)]
+            m.d.sync += addend.eq(stage6)
+            if self._matmul:
+                m.d.sync += operand.eq(self._any_operand(m, value, stage6))
+                with m.If((self.operand == OperandMode.TABLE) | (self.operand == OperandMode.STAGE)):
+                    m.d.sync += addend.eq(0)
+            else:
+                m.d.sync += operand.eq(0)
+                with m.If(self.operand == OperandMode.TABLE):
+                    m.d.sync += [operand.eq(value), addend.eq(0)]
         return operand, addend
 
-    def _second_stage(self, m: Module, operand: Signal, addend: Signal) -> None:
-        """y = clamp(zero_point + round_shift(operand * multiplier2 + addend, shift2)), stages 8 to 13."""
-        product = Signal(signed(numerics.OPERAND_BITS + numerics.MULTIPLIER2_BITS), reset_less=True)
-        addend9 = Signal.like(addend)
+    def _any_operand(self, m: Module, entry: Value, stage: Signal) -> Value:
+        """The operand of any mode: one 6-input LUT per bit. A stage that does not fit is a constant, like none."""
+        bits, sign = numerics.OPERAND_BITS, stage[-1]
+        fits = (stage[bits - 1 : -1] ^ sign.replicate(len(stage) - bits)).any() == 0
+        is_stage, source, high, low = Signal(), Signal(2), Signal(), Signal()
+        m.d.comb += [
+            is_stage.eq(self.operand == OperandMode.STAGE),
+            source.eq(Mux(is_stage & ~fits, OperandMode.NONE, self.operand)),
+            high.eq(is_stage & sign),
+            low.eq(is_stage & ~sign),
+        ]
+        residual = self.residual - self.residual_zero
+        constant = Cat(low.replicate(bits - 1), high)
+        choices = {mode.value: x for mode, x in zip(OperandMode, (constant, extended(residual, bits), entry, stage))}
+        return Mux(source[1], Mux(source[0], choices[3], choices[2]), Mux(source[0], choices[1], choices[0]))[:bits]
+
+    def _second_stage(self, m: Module, operand: Signal, addend: Signal) -> Signal:
+        """code = zero_point + round_shift(operand * multiplier2 + addend, shift2), stages 7 to 11."""
+        product = self._multiply(m, "product2", MULTIPLIER2_STAGE, operand, self.multiplier2)
+        addend8 = Signal.like(addend)
         total = Signal(signed(len(product) + 1), reset_less=True)
-        code = Signal(signed(numerics.OPERAND_BITS + 3), reset_less=True)
         with m.If(self.enables[MULTIPLIER2_STAGE]):
-            m.d.sync += [product.eq(operand * self.multiplier2), addend9.eq(addend)]
-        with m.If(self.enables[9]):
-            m.d.sync += total.eq(product + addend9)
-        # one bit more than the output: the zero-point can bring a value back into range
-        value = self._shift(m, total, self.shift2, SHIFT2_STAGE, numerics.OPERAND_BITS + 1)
+            m.d.sync += addend8.eq(addend)
+        with m.If(self.enables[MULTIPLIER2_STAGE + 1]):
+            m.d.sync += total.eq(product + addend8)
+        bits = WIDE_BITS if self._matmul else CODE_BITS
+        shift = self._shift(m, "shift2", total, self.shift2, SHIFT2_STAGE, bits)
+        t = Mux(shift.over, Cat((~shift.sign).replicate(bits), shift.sign), shift.t[:]).as_signed()
+        code = Signal(signed(bits + 1), reset_less=True)
         with m.If(self.enables[ZERO_STAGE]):
-            m.d.sync += code.eq(saturate(value, numerics.OPERAND_BITS + 1) + self.zero_point)
-        with m.If(self.enables[CLAMP_STAGE]):
-            with m.If(self.wide):
-                m.d.sync += self.y.eq(saturate(code, numerics.OPERAND_BITS))
-            with m.Else():
-                m.d.sync += self.y.eq(clamp_code(code, self.limit))
+            m.d.sync += code.eq((t + Cat(Const(1, 1), self.zero_point)) >> 1)
+        return code
+
+    def _clamp(self, code: Signal) -> Value:
+        """Clamp to the limit, or, if `wide`, to 16 bits with a sign."""
+        bits = numerics.OPERAND_BITS
+        sign, value = code[-1], code[: bits - 1]
+        limit = Cat(self.limit | self.wide.replicate(len(self.limit)), self.wide.replicate(bits - 1 - len(self.limit)))
+        over = ~sign & (code[bits - 1 : -1].any() | (value & ~limit).any())
+        under = sign & (~self.wide | ~code[bits - 1 : -1].all())
+        magnitude = Mux(under, 0, (value | over.replicate(bits - 1)) & limit)
+        return Cat(magnitude, sign & self.wide).as_signed()
+
+
+def output_shape(act_bits: int, matmul: bool) -> Shape:
+    """Of a lane's result; activations are the low bits of the matmul engine's."""
+    return signed(numerics.OPERAND_BITS) if matmul else unsigned(act_bits)
+
+
+def extended(x: Value, bits: int) -> Value:
+    """The signed number in `bits` bits."""
+    return Cat(x, x[-1].replicate(bits - len(x)))
 
 
 class Requantizer(wiring.Component):
@@ -199,16 +250,17 @@ class Requantizer(wiring.Component):
     y = clamp(zero_point + round_shift(operand * multiplier2 + addend, shift2)); see `quant.numerics.Operand`.
 
     Latency: `latency` cycles, constant. Throughput: one beat per cycle; no back-pressure. Stages without data keep
-    their registers, so an idle requantizer does not toggle. Legal input: everything, but shift + e is at most 63.
+    their registers, so an idle requantizer does not toggle. Legal input: everything, but shift + e is at most 31.
 
     Parameters
     ----------
     pixels, channels : lanes; records belong to channels, reciprocals to pixels
     word_bits : width of `table_write.data`, the stream word of the engine around it
     acc_bits : width of the accumulators, `config.acc_bits` unless given
+    matmul : the modes of the matmul engine, see `RequantizerLane`
 
     Members: `acc`, `records`, `reciprocal`, `residual`, `mode` are sampled with `valid`. `y` is wide enough for
-    16-bit outputs; activations are its low bits. A word of `table_write` takes one cycle per 64 bits.
+    16-bit outputs if `matmul`; activations are its low bits. A word of `table_write` takes one cycle per 64 bits.
     """
 
     latency = LATENCY
@@ -221,11 +273,13 @@ class Requantizer(wiring.Component):
         channels: int,
         word_bits: int,
         acc_bits: int | None = None,
+        matmul: bool = False,
     ) -> None:
         self._config = config
         self._pixels = pixels
         self._channels = channels
         self._acc_bits = acc_bits or config.acc_bits
+        self._matmul = matmul
 
         def lanes(shape: object) -> data.ArrayLayout:
             return data.ArrayLayout(data.ArrayLayout(shape, channels), pixels)
@@ -240,7 +294,7 @@ class Requantizer(wiring.Component):
                 "mode": In(RequantMode),
                 "table_write": In(TableWrite(config, word_bits)),
                 "out_valid": Out(1),
-                "y": Out(lanes(signed(numerics.OPERAND_BITS))),
+                "y": Out(lanes(output_shape(config.act_bits, matmul))),
             }
         )
 
@@ -264,6 +318,8 @@ class Requantizer(wiring.Component):
             "acc_bits": self._acc_bits,
             "act_bits": self._config.act_bits,
             "index_bits": self._config.table_index_bits,
+            "matmul": self._matmul,
+            "style": self._config.requantizer_multiplier,
         }
         for p in range(self._pixels):
             for c, record in enumerate(self.records):

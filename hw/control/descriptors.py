@@ -168,10 +168,10 @@ class AttentionBody(data.Struct):
     input_zero: 8  #: 0 when pooling
     state_tile: 8
     state_multiplier: 16
-    state_shift: 6
+    state_shift: numerics.SHIFT_BITS
     sum_multiplier: 16  #: row sums, and pooling
-    sum_shift: 6
-    sum_bias: 32  #: pooling, two's complement
+    sum_shift: numerics.SHIFT_BITS
+    sum_bias: numerics.BIAS_BITS  #: pooling, two's complement
     out_zero: 8  #: pooling
     out_limit: 8  #: pooling: largest code, like `limit` of `RequantMode`
 
@@ -238,7 +238,7 @@ class Packet(data.Struct):
 
 
 def record_layout() -> data.StructLayout:
-    """Requantization record of one output channel in a parameter stream: 80 bits."""
+    """Requantization record of one output channel in a parameter stream: 72 bits."""
     return data.StructLayout(
         {
             "bias": numerics.BIAS_BITS,  # two's complement

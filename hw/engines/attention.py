@@ -104,10 +104,10 @@ class PassLayout(data.StructLayout):
                 "tile": tile,  # of the first elements of a row
                 "column": log2(config.out_lanes),  # of the first element of a row, within its tile
                 "state_multiplier": 16,
-                "state_shift": 6,
+                "state_shift": numerics.SHIFT_BITS,
                 "sum_multiplier": 16,
-                "sum_shift": 6,
-                "sum_bias": 32,
+                "sum_shift": numerics.SHIFT_BITS,
+                "sum_bias": numerics.BIAS_BITS,
                 "out_zero": 8,
                 "out_limit": config.act_bits,
                 "pad": 2,
@@ -213,7 +213,7 @@ class StateWriter(wiring.Component):
         lanes, acc_bits = len(self.state.data), self._config.acc_bits
         scaled = self.row.as_value().word_select(group[: log2(len(self.row) // lanes)], lanes * acc_bits)
         bias = Mux(info.pool, info.sum_bias, 0).as_signed()
-        multiplier, shift, codes = Signal(16, reset_less=True), Signal(6, reset_less=True), []
+        multiplier, shift, codes = Signal(16, reset_less=True), Signal.like(info.state_shift, reset_less=True), []
         tags = [tag, *(Signal(self._tag_layout, name=f"tag{i}") for i in range(1 + Scaler.latency))]
         for earlier, later in zip(tags, tags[1:]):
             m.d.sync += later.valid.eq(earlier.valid)
@@ -225,8 +225,8 @@ class StateWriter(wiring.Component):
                 shift.eq(Mux(is_sum, info.sum_shift, info.state_shift)),
             ]
         for i in range(lanes):
-            x_bits = max(acc_bits, 32) + 1 if i == 0 else acc_bits
-            m.submodules[f"scaler{i}"] = scaler = Scaler(x_bits, 16, 6, CODE_BITS, self._config.engine_multiplier)
+            x_bits = max(acc_bits, numerics.BIAS_BITS) + 1 if i == 0 else acc_bits
+            m.submodules[f"scaler{i}"] = scaler = Scaler(x_bits, 16, CODE_BITS, self._config.engine_multiplier)
             x = Signal(signed(x_bits), name=f"x{i}", reset_less=True)
             with m.If(tag.valid):
                 m.d.sync += x.eq(

@@ -42,7 +42,7 @@ class MatmulEngine(wiring.Component):
     - An output tile is drained while the next one is computed, in T * b cycles per channel group, at least 2, and at
       least R + 2 for the last group; b = `slices` if `wide`, else 1.
     - The first pass begins max(4, 1 + R + W) cycles after the instruction was taken; the first beat of the drain
-      follows 5 + the latency of `DotProducts` cycles after the last word of its tile; `done` comes 16 + b cycles after
+      follows 5 + the latency of `DotProducts` cycles after the last word of its tile; `done` comes 15 + b cycles after
       the last beat.
     - A table takes its words from the stream, one per cycle, and is written in 2**table_index_bits / 4 cycles from the
       moment when its bank is free; only the first beat of its instruction waits for that.
@@ -161,7 +161,7 @@ class MatmulEngine(wiring.Component):
         """The beats of the drain through the requantizer to the destination."""
         config = self._config
         m.submodules.requantizer = requantizer = Requantizer(
-            config, pixels=config.pixels, channels=config.requant_channels, word_bits=config.stream_bits
+            config, pixels=config.pixels, channels=config.requant_channels, word_bits=config.stream_bits, matmul=True
         )
         in_flight = Drain.LATENCY + requantizer.latency + 1
         m.submodules.writer = writer = ResultWriter(config, in_flight)

@@ -31,7 +31,6 @@ MAX_CHANNELS = (1 << CHANNEL_BITS) - 1  #: keeps the variance below 2**VARIANCE_
 VARIANCE_BITS = 41
 ELEMENT_BITS = 20  #: an element is at most sqrt(n), with 12 fractional bits, and the error of the table
 RSQRT_BITS = numerics.RECIPROCAL_BITS + 1
-SHIFT_BITS = 5
 WORDS_AHEAD = 4  #: scratchpad words requested ahead
 GROUPS_AHEAD = 8  #: channel groups between the multipliers and the scratchpad
 
@@ -142,7 +141,7 @@ class VectorUnit(wiring.Component):
                 "clear": In(1),
                 "channels": In(CHANNEL_BITS),
                 "r": In(RSQRT_BITS),
-                "shift": In(SHIFT_BITS),
+                "shift": In(numerics.SHIFT_BITS),
                 "sum1": Out(CHANNEL_BITS + config.act_bits),
                 "sum2": Out(CHANNEL_BITS + 2 * config.act_bits),
                 "settled": Out(1),
@@ -168,7 +167,7 @@ class VectorUnit(wiring.Component):
             with m.If(valids[0]):
                 m.d.sync += multiple.eq(product(code, Mux(self.elements, self.channels, code), style))
             products.append(multiple)
-            scaler = Scaler(len(multiple) + 1, RSQRT_BITS, SHIFT_BITS, ELEMENT_BITS, style)
+            scaler = Scaler(len(multiple) + 1, RSQRT_BITS, ELEMENT_BITS, style)
             m.submodules[f"scaler{i}"] = scaler
             m.d.comb += [
                 scaler.valid.eq(valids[2] & self.elements),
@@ -216,7 +215,7 @@ class ReciprocalStd(wiring.Component):
                 "epsilon": In(40),
                 "done": Out(1),
                 "r": Out(RSQRT_BITS),
-                "shift": Out(SHIFT_BITS),
+                "shift": Out(numerics.SHIFT_BITS),
             }
         )
 
@@ -391,7 +390,7 @@ class NormEngine(wiring.Component):
 
     First all codes for the sums, then the reciprocal standard deviation, then all codes again; the records come
     meanwhile and limit the second pass. One instruction at a time. Legal: up to `MAX_CHANNELS` channels, an epsilon
-    of at least 1, no `wide` or `divide`, operands NONE, TABLE, or STAGE.
+    of at least 1, no `wide` or `divide`, operands NONE or TABLE.
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:

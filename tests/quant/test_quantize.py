@@ -120,7 +120,7 @@ def assert_hardware_limits(network: IntegerNetwork) -> None:
             assert int(accumulators.max()) < 1 << 25, node.name
         if isinstance(node, LinearAttention):
             assert not node.requant.bias.any() and not node.requant.multiplier.any()
-            assert int(node.requant.shift.min()) >= 1 and int(node.requant.shift.max()) <= 63 - 30
+            assert int(node.requant.shift.min()) >= 1 and int(node.requant.shift.max()) <= 31 - 20
         if hasattr(node, "requant"):
             assert int(node.requant.multiplier.abs().max()) < 1 << 16
             assert (

@@ -30,21 +30,23 @@ def corner(rng: random.Random, low: int, high: int) -> int:
 class Beat:
     """Random inputs of one beat and their golden outputs."""
 
-    def __init__(self, rng: random.Random, c: AcceleratorConfig, pixels: int, channels: int, acc_bits: int, tables):
+    def __init__(
+        self, rng: random.Random, c: AcceleratorConfig, pixels: int, channels: int, acc_bits: int, matmul: bool, tables
+    ):
         limit = 1 << (acc_bits - 1)
         self.acc = [[corner(rng, -limit, limit - 1) for _ in range(channels)] for _ in range(pixels)]
         self.residual = [[rng.getrandbits(c.act_bits) for _ in range(channels)] for _ in range(pixels)]
-        self.operand = rng.choice(list(Operand))
-        self.divide, self.wide, self.bank = rng.getrandbits(1), rng.getrandbits(1), rng.getrandbits(1)
+        self.operand = rng.choice(list(Operand) if matmul else [Operand.NONE, Operand.TABLE])
+        self.divide, self.wide, self.bank = rng.getrandbits(1) & matmul, rng.getrandbits(1) & matmul, rng.getrandbits(1)
         self.index_zero = corner(rng, -(1 << 12), (1 << 12) - 1)
         self.residual_zero = rng.getrandbits(8)
         self.shift2 = rng.choice([0, 31, rng.randint(0, 31)])
         self.out_bits = 16 if self.wide else rng.randint(2, c.act_bits)
-        self.reciprocal = [(rng.randint(0, 1 << 15), rng.randint(0, 20)) for _ in range(pixels)]
-        shift_limit = 63 - max(e for _, e in self.reciprocal) if self.divide else 63
+        self.reciprocal = [(rng.randint(0, 1 << 15), rng.randint(0, 24)) for _ in range(pixels)]
+        shift_limit = 31 - max(e for _, e in self.reciprocal) if self.divide else 31
         self.records = [
             {
-                "bias": corner(rng, -(1 << 31), (1 << 31) - 1),
+                "bias": corner(rng, -(1 << 24), (1 << 24) - 1),
                 "multiplier": corner(rng, -(1 << 17), (1 << 17) - 1),
                 "shift": rng.choice([0, shift_limit, rng.randint(0, shift_limit), min(shift_limit, 20)]),
                 "zero_point": rng.getrandbits(8),
@@ -98,21 +100,24 @@ def load_table(ctx, dut, c: AcceleratorConfig, word_bits: int, bank: int, entrie
 
 
 @pytest.mark.parametrize(
-    ("pixels", "channels", "word_bits", "acc_bits", "changes"),
+    ("pixels", "channels", "word_bits", "acc_bits", "matmul", "changes"),
     [
-        (1, 1, 64, None, {"table_index_bits": 4}),
-        (3, 2, 256, None, {"table_index_bits": 6, "act_bits": 4}),
-        (2, 4, 128, 32, {"table_index_bits": 10, "act_bits": 8}),
-        (1, 2, 2048, 20, {"table_index_bits": 4, "act_bits": 2}),
-        (1, 1, 512, 16, {"table_index_bits": 12, "act_bits": 5}),
+        (1, 1, 64, None, True, {"table_index_bits": 4}),
+        (3, 2, 256, None, True, {"table_index_bits": 6, "act_bits": 4}),
+        (2, 4, 128, 32, True, {"table_index_bits": 10, "act_bits": 8}),
+        (1, 2, 2048, 20, False, {"table_index_bits": 4, "act_bits": 2}),
+        (1, 1, 512, 16, True, {"table_index_bits": 12, "act_bits": 5}),
+        (2, 2, 128, None, False, {"table_index_bits": 12, "act_bits": 8}),
     ],
 )
-def test_matches_golden(pixels: int, channels: int, word_bits: int, acc_bits: int | None, changes: dict) -> None:
+def test_matches_golden(
+    pixels: int, channels: int, word_bits: int, acc_bits: int | None, matmul: bool, changes: dict
+) -> None:
     rng = random.Random(1)
     c = config(**changes)
-    dut = Requantizer(c, pixels=pixels, channels=channels, word_bits=word_bits, acc_bits=acc_bits)
+    dut = Requantizer(c, pixels=pixels, channels=channels, word_bits=word_bits, acc_bits=acc_bits, matmul=matmul)
     tables = [[rng.randint(-(1 << 15), (1 << 15) - 1) for _ in range(1 << c.table_index_bits)] for _ in range(2)]
-    beats = [Beat(rng, c, pixels, channels, acc_bits or c.acc_bits, tables) for _ in range(300)]
+    beats = [Beat(rng, c, pixels, channels, acc_bits or c.acc_bits, matmul, tables) for _ in range(600)]
     sent: list[int] = []  # cycle of each beat
     received: list[tuple[int, list[list[int]]]] = []
     cycle = 0

@@ -88,7 +88,7 @@ def attention(rng: Random, config: AcceleratorConfig, pads: ScratchpadModel, are
     def shift(raw: torch.Tensor) -> int:
         """Mostly such that results fill the range of codes, some clamped."""
         fitting = int(raw.abs().max()).bit_length() + 16 - (config.state_bits - 1)
-        return rng.choice([0, 63, *[min(max(fitting - rng.randint(0, 2), 0), 63)] * 8])
+        return rng.choice([0, 31, *[min(max(fitting - rng.randint(0, 2), 0), 31)] * 8])
 
     fields = dict(
         source=view, rows=rows, groups_per_row=groups, last_pixels=width - (groups - 1) * config.pixels, pool=0,
@@ -96,7 +96,7 @@ def attention(rng: Random, config: AcceleratorConfig, pads: ScratchpadModel, are
         state_tile=rng.randrange(config.state_tiles - n - n * d // config.out_lanes + 1),
         state_multiplier=rng.randrange(1 << 15, 1 << 16), state_shift=shift(raw_state),
         sum_multiplier=rng.randrange(1 << 15, 1 << 16), sum_shift=shift(raw_sums),
-        sum_bias=rng.getrandbits(32), out_zero=rng.getrandbits(8), out_limit=rng.getrandbits(8),
+        sum_bias=rng.getrandbits(25), out_zero=rng.getrandbits(8), out_limit=rng.getrandbits(8),
     )  # fmt: skip
     state = numerics.round_shift(raw_state * fields["state_multiplier"], fields["state_shift"])
     sums = numerics.round_shift(raw_sums * fields["sum_multiplier"], fields["sum_shift"])
@@ -123,7 +123,7 @@ def pooling(rng: Random, config: AcceleratorConfig, pads: ScratchpadModel, area:
     first = rng.randint(0, extra)
     node = AveragePool(
         name="pool", bias=rng.randint(-500, 500), multiplier=rng.randrange(1 << 15, 1 << 16),
-        shift=rng.choice([0, 16, 17, 18, 19, 63]), zero_point=rng.randrange(1 << config.act_bits),
+        shift=rng.choice([0, 16, 17, 18, 19, 31]), zero_point=rng.randrange(1 << config.act_bits),
         out_bits=rng.randint(2, config.act_bits),
     )  # fmt: skip
     fields = dict(

@@ -196,7 +196,7 @@ CASES = [
     Case(4, 4, 6, kernel=3, stride=1, operand=Operand.TABLE, table_load=True),
     Case(9, 8, 4, kernel=3, stride=2, band=(1, 3), ring_slack=2, operand=Operand.TABLE),
     Case(7, 4, 9, kernel=5, stride=1, band=(3, 5), operand=Operand.TABLE, table_load=True, table_bank=1),
-    Case(8, 5, 3, kernel=5, stride=2, band=(1, 4), ring_slack=1, operand=Operand.STAGE),
+    Case(8, 5, 3, kernel=5, stride=2, band=(1, 4), ring_slack=1, operand=Operand.TABLE),
     Case(6, 3, 5, kernel=3, stride=1, band=(5, 6), ring_slack=1, operand=Operand.TABLE, table_load=True),
     Case(1, 1, 9, kernel=5, stride=2),
     Case(4, 6, 4, kernel=3, stride=2, band=(0, 1)),

@@ -101,10 +101,12 @@ class Generator:
         }  # fmt: skip
         if operand in (OperandMode.NONE, OperandMode.RESIDUAL):
             body["requant"]["shift2"] = 0 if operand == OperandMode.NONE else 8
-        if operand == OperandMode.TABLE:
-            records = [self.record() | {"shift": 20} for _ in range(written * c.out_lanes)]
-        else:
-            records = [self.record() for _ in range(written * c.out_lanes)]
+        records = [self.record() for _ in range(written * c.out_lanes)]
+        for record in records:
+            if operand == OperandMode.TABLE:
+                record["shift"] = 20
+            elif attention:  # the divisor's exponent is added
+                record["shift"] = rng.randint(6, 12)
         return Instruction(body, None if attention else weights, records, table, wait)
 
 

@@ -52,7 +52,7 @@ class Instruction:
         view = pads.place(codes, pad=self.pad, base=0, limit=65536, start=area)
         view |= dict(start=area + self.group, row_stride=GROUPS)
         epsilon = rng.choice([1, (1 << 40) - 1, rng.getrandbits(rng.randint(1, 40)) + 1]) & ((1 << 40) - 1)
-        operand = rng.choice([Operand.NONE, Operand.TABLE, Operand.STAGE])
+        operand = rng.choice([Operand.NONE, Operand.TABLE])
         table = [rng.randrange(-(1 << 15), 1 << 15) for _ in range(1 << config.table_index_bits)]
         records = [
             dict(
@@ -80,7 +80,7 @@ class Instruction:
             self._append(sum((entry & 0xFFFF) << (16 * i) for i, entry in enumerate(table)), self.table_words)
         for first in range(0, channels, config.requant_channels):
             bits = [pack(record_layout(), **r) for r in records[first : first + config.requant_channels]]
-            self._append(sum(b << (80 * i) for i, b in enumerate(bits)), self.group_words)
+            self._append(sum(b << (record_layout().size * i) for i, b in enumerate(bits)), self.group_words)
         self.table = mode["table_load"]
         self.before = deepcopy(pads.words[self.pad ^ 1])
         self.fields = dict(
