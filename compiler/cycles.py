@@ -63,12 +63,13 @@ def _depthwise(f: dict, config: AcceleratorConfig) -> Timing:
 def _attention(f: dict, config: AcceleratorConfig) -> Timing:
     ti, blocks = config.in_lanes, f["blocks"]
     pixels = (f["groups_per_row"] - 1) * config.pixels + f["last_pixels"]
-    tokens = f["rows"] * max(pixels, 2 * f["groups_per_row"])  # a token takes two reads
+    steps = 1 if f.get("pool") else ti // config.key_group
+    tokens = f["rows"] * max(pixels * steps, 2 * f["groups_per_row"])  # a token takes two reads
     if f.get("pool"):
         busy = blocks * (tokens + 1) + (blocks - 1) * max(ti + 1, 5) + ti + 12
         return Timing(busy, busy)
     drains = [ti * (ti // config.state_group + (i % blocks == 0)) for i in range(blocks * blocks)]
-    total = 13 + blocks * blocks * (tokens + 1) + sum(max(d + 1, 6) for d in drains[:-1]) + drains[-1]
+    total = 13 + blocks * blocks * (tokens + 2) + sum(max(d + 1, 6) for d in drains[:-1]) + drains[-1]
     # the next head is taken, and fetches, when the last drain begins
     return Timing(total - 13 + max(drains[-1] + 1, 8) - drains[-1], total)
 

@@ -69,6 +69,7 @@ class AcceleratorConfig:
     state_tiles: int = 16  #: Ti x To tiles of attention states that are held at once
     queue_depth: int = 4  #: instructions waiting at each engine
     state_lanes: int = 16  #: attention states that are requantized per cycle, at most Ti, To, and a stream word
+    attention_keys: int = 8  #: key channels that meet all Ti value channels per cycle, at most Ti / 2
     multiplier: Multipliers = Multipliers.PACKED  #: the same results in every style
     logic_engines: bool = False  #: the engines beside the MAC array, except requantizers, multiply in logic
 
@@ -90,7 +91,7 @@ class AcceleratorConfig:
             "divisor_mantissa_bits": (0, 10), "table_index_bits": (4, 12), "acc_bits": (16, 32),
             "acc_depth": (8, 256), "bus_bits": (64, 256), "bus_ports": (1, 4), "stream_bits": (64, 2048),
             "weight_buffer_words": (16, 65536), "parameter_buffer_words": (16, 65536), "state_tiles": (2, 256),
-            "queue_depth": (1, 64), "state_lanes": (1, 64),
+            "queue_depth": (1, 64), "state_lanes": (1, 64), "attention_keys": (1, 32),
         }  # fmt: skip
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
@@ -98,7 +99,7 @@ class AcceleratorConfig:
                 raise ConfigError(f"{name} = {value!r} is not an integer from {low} to {high}")
         powers = (
             "in_lanes", "out_lanes", "requant_channels", "acc_depth", "bus_bits", "stream_bits",
-            "weight_buffer_words", "parameter_buffer_words", "state_tiles", "state_lanes",
+            "weight_buffer_words", "parameter_buffer_words", "state_tiles", "state_lanes", "attention_keys",
         )  # fmt: skip
         for name in powers:
             if not _is_power_of_two(getattr(self, name)):
@@ -160,6 +161,11 @@ class AcceleratorConfig:
     def state_group(self) -> int:
         """Attention states that are written per cycle: `state_lanes`, but at most a row of a tile and a stream word."""
         return min(self.state_lanes, self.in_lanes, self.out_lanes, self.stream_bits // self.operand_bits)
+
+    @property
+    def key_group(self) -> int:
+        """Key channels per cycle of the attention unit: `attention_keys`, but at most half of a token."""
+        return min(self.attention_keys, self.in_lanes // 2)
 
     @property
     def subblocks(self) -> int:

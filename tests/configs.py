@@ -6,7 +6,7 @@ from hw.config import AcceleratorConfig, Multipliers
 SMALL = AcceleratorConfig(
     name="small", pixels=2, in_lanes=8, out_lanes=8, dw_pixels=1, requant_channels=4, bus_bits=64, bus_ports=1,
     stream_bits=64, acc_depth=64, weight_buffer_words=256, parameter_buffer_words=64,
-    pad_words=(1024, 900, 1000, 800), state_tiles=32, queue_depth=2, state_lanes=2,
+    pad_words=(1024, 900, 1000, 800), state_tiles=32, queue_depth=2, state_lanes=2, attention_keys=2,
     multiplier=Multipliers.PLAIN, logic_engines=True,
 )  # fmt: skip
 
@@ -22,7 +22,7 @@ WIDE = AcceleratorConfig(
 TALL = AcceleratorConfig(
     name="tall", pixels=8, in_lanes=16, out_lanes=8, dw_pixels=4, requant_channels=2, act_bits=4, weight_bits=4,
     state_bits=4, bus_bits=128, bus_ports=2, stream_bits=256, divisor_mantissa_bits=4, table_index_bits=8,
-    acc_bits=24, pad_words=(1024, 1024, 1024, 1024), queue_depth=8,
+    acc_bits=24, pad_words=(1024, 1024, 1024, 1024), queue_depth=8, attention_keys=4,
 )  # fmt: skip
 
 #: odd pixels, tiny tiles, power-of-two divisors

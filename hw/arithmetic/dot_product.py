@@ -36,12 +36,12 @@ class DotProductFormat:
         """How the two factors of a pair share a multiplier, if they do; of as many terms as the first level adds."""
         if self.style in (Multipliers.PLAIN, Multipliers.LOGIC):
             return None
-        return Packing(self.shared, self.other, min(self.inputs, TREE_RADIX))
+        return Packing(self.other, self.shared, (2, 1), min(self.inputs, TREE_RADIX))
 
     @property
     def pair_shape(self) -> Shape:
         """Of two factors: side by side, or packed."""
-        return self.packing.shape if self.packing else unsigned(2 * self.other.width)
+        return self.packing.a_shape if self.packing else unsigned(2 * self.other.width)
 
     @property
     def psum_shape(self) -> Shape:
@@ -58,7 +58,7 @@ class DotProductFormat:
 
     def pair(self, first: Value, second: Value) -> Value:
         """Two factors as an element of `DotProducts.pairs`."""
-        return self.packing.pack(first, second) if self.packing else Cat(first, second)
+        return self.packing.pack_a([first, second]) if self.packing else Cat(first, second)
 
 
 class DotProducts(wiring.Component):
@@ -88,7 +88,7 @@ class DotProducts(wiring.Component):
         m = Module()
         sums = [_sums(products) for products in self._products(m, platform)]
         if self._form.packing:
-            sums = list(zip(*(self._form.packing.split(total) for total in sums[0])))
+            sums = list(zip(*([low, high] for [low], [high] in map(self._form.packing.split, sums[0]))))
         for stage in range(1, self._form.latency):
             registers = [self._register(m, f"sum_{o}_{stage}", stage, values) for o, values in enumerate(sums)]
             sums = [_sums(terms) for terms in registers]

@@ -1,61 +1,120 @@
-"""Two products in one multiplication: they share a factor, and lie in separate fields of the wide product."""
+"""Several products in one multiplication: every factor of one group times every factor of another one."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
+from math import ceil
 
-from amaranth.hdl import Cat, Const, Shape, Value, signed
+from amaranth.hdl import Cat, Const, Shape, Value, signed, unsigned
 
 __all__ = ["PORT_BITS", "Packing"]
 
-PORT_BITS = (27, 18)  #: signed operands of the multipliers that pairs are packed for (DSP48E2)
+PORT_BITS = (27, 18)  #: signed operands of the multipliers that factors are packed for (DSP48E2)
+TOTAL_BITS = 48  #: of the sums that these multipliers make
 
 
 @dataclass(frozen=True)
 class Packing:
-    """Sums of up to `terms` products `s * low` and `s * high`, from one multiplication per term:
+    """Sums of up to `terms` products a[i] * b[j] for all i and j, from one multiplication per term:
 
-        sum of s * (high * 2**field + low) = (sum of s * high) * 2**field + (sum of s * low)
+        A = sum over i of a[i] * 2**(i * J * field),   B = sum over j of b[j] * 2**(j * field)
+        sum of A * B = sum over i, j of 2**((i * J + j) * field) * (sum of a[i] * b[j])
 
-    `field` bits hold any sum of the low products, so that `split` gets both sums back exactly: the low one is the
-    field read as a signed number, the high one is the rest and the borrow of a negative low sum.
+    `field` bits hold any sum of `terms` products, so that `split` gets all of them back exactly: a sum is its field
+    read as a signed number, and the borrow of a negative number in the bits below.
+
+    Signed factors must be narrow: the lowest number of their shape is not allowed where factors are packed.
 
     Parameters
     ----------
-    shared, other : shapes of s, and of low and high; at least one of them is signed.
-
-    Raises
-    ------
-    ValueError : the operands do not fit the multiplier's ports.
+    a, b : shapes of the factors; at least one of them is signed
+    counts : factors a and b (I, J) of a multiplication; with (1, 1) nothing is packed
     """
 
-    shared: Shape
-    other: Shape
+    a: Shape
+    b: Shape
+    counts: tuple[int, int]
     terms: int
 
-    def __post_init__(self) -> None:
-        if self.shape.width > PORT_BITS[0] or self.shared.width + (not self.shared.signed) > PORT_BITS[1]:
-            raise ValueError(
-                f"{self.terms} products of {self.shared} and pairs of {self.other} need a {self.shape.width}-bit "
-                f"operand; the multiplier has {PORT_BITS[0]} by {PORT_BITS[1]} bits"
-            )
+    @classmethod
+    def densest(cls, a: Shape, b: Shape, counts: tuple[int, int], terms: Iterable[int]) -> "Packing":
+        """The packing that fits `PORT_BITS` and takes the fewest multipliers for all products of `counts` factors; of
+        these, the one of most terms, and then of fewest fields. Products that do not fit at all are not packed."""
+        candidates = [
+            packing
+            for i, j, t in product(range(1, counts[0] + 1), range(1, counts[1] + 1), terms)
+            if i * j > 1 and (packing := cls(a, b, (i, j), t)).fits
+        ]
+        alone = cls(a, b, (1, 1), max(terms))
+        return min([*candidates, alone], key=lambda p: (p.multipliers(counts), -p.terms, p.counts[0] * p.counts[1]))
+
+    def multipliers(self, counts: tuple[int, int]) -> int:
+        """Multiplications that make all products of `counts` factors."""
+        return ceil(counts[0] / self.counts[0]) * ceil(counts[1] / self.counts[1])
 
     @property
     def field(self) -> int:
         """Bits of a sum of `terms` products."""
-        return self.shared.width + self.other.width + (self.terms - 1).bit_length()
+        return (self.terms * _largest(self.a) * _largest(self.b)).bit_length() + 1
 
     @property
-    def shape(self) -> Shape:
-        """Of a packed pair."""
-        return signed(self.field + self.other.width + 1)
+    def strides(self) -> tuple[int, int]:
+        """Bits from one factor of a packed operand to the next, of A and of B."""
+        return self.counts[1] * self.field, self.field
 
-    def pack(self, low: Value, high: Value) -> Value:
-        """The pair as one operand: high * 2**field + low."""
-        # A negative low part borrows from the high one; its sign fills the field.
-        borrow = low[-1] if self.other.signed else Const(0)
-        fill = borrow.replicate(self.field - len(low))
-        return Cat(low, fill, (high - borrow)[: self.shape.width - self.field]).as_signed()
+    @property
+    def a_shape(self) -> Shape:
+        """Of A."""
+        return _packed_shape(self.a, self.counts[0], self.strides[0])
 
-    def split(self, total: Value) -> tuple[Value, Value]:
-        """The sums of the low and of the high products, given the sum of up to `terms` products with packed pairs."""
-        low = total[: self.field].as_signed()
-        return low, (total[self.field :].as_signed() + total[self.field - 1])[: self.field].as_signed()
+    @property
+    def b_shape(self) -> Shape:
+        """Of B."""
+        return _packed_shape(self.b, self.counts[1], self.strides[1])
+
+    @property
+    def fits(self) -> bool:
+        """Whether operands and sums fit the multiplier."""
+        shapes = (self.a_shape, self.b_shape)
+        fields = self.counts[0] * self.counts[1] * self.field
+        return fields <= TOTAL_BITS and all(s.width + (not s.signed) <= b for s, b in zip(shapes, PORT_BITS))
+
+    def pack_a(self, factors: Sequence[Value]) -> Value:
+        """A, of `counts[0]` factors."""
+        return _pack(factors, self.strides[0])
+
+    def pack_b(self, factors: Sequence[Value]) -> Value:
+        """B, of `counts[1]` factors."""
+        return _pack(factors, self.strides[1])
+
+    def split(self, total: Value) -> list[list[Value]]:
+        """The sums of a[i] * b[j], by i and j, given the sum of up to `terms` products A * B."""
+        if self.counts == (1, 1):
+            return [[total]]
+        field, sums = self.field, []
+        for low in range(0, self.counts[0] * self.counts[1] * field, field):
+            borrow = total[low - 1] if low else Const(0)
+            sums.append((total[low : low + field].as_signed() + borrow)[:field].as_signed())
+        return [sums[first : first + self.counts[1]] for first in range(0, len(sums), self.counts[1])]
+
+
+def _largest(shape: Shape) -> int:
+    """Largest magnitude of a factor, narrow if signed."""
+    return (1 << (shape.width - shape.signed)) - 1
+
+
+def _packed_shape(factor: Shape, count: int, stride: int) -> Shape:
+    width = (count - 1) * stride + factor.width
+    return signed(width) if factor.signed else unsigned(width)
+
+
+def _pack(factors: Sequence[Value], stride: int) -> Value:
+    """Sum of factor * 2**(i * stride). A negative number borrows from the factor above it; its sign fills the gap."""
+    parts, borrow = [], Const(0)
+    for factor in factors[:-1]:
+        digit = (factor - borrow)[: len(factor)]
+        borrow = digit[-1] if factor.shape().signed else Const(0)
+        parts += [digit, borrow.replicate(stride - len(factor))]
+    last = factors[-1]
+    packed = Cat(*parts, (last - borrow)[: len(last)])
+    return packed.as_signed() if last.shape().signed else packed

@@ -5,17 +5,21 @@
 A pass is one block of Ti channels of k against one block of Ti channels of v, over all tokens.
 """
 
-from amaranth import Cat, Module, Mux, Signal, Value, signed
+from amaranth import Array, Cat, Const, Module, Mux, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
 
+from hw.arithmetic.multiplier import Multiplier
+from hw.arithmetic.packing import Packing
 from hw.arithmetic.product import product
 from hw.arithmetic.requantizer import clamp_code
 from hw.arithmetic.scaler import Scaler
-from hw.config import AcceleratorConfig
+from hw.config import AcceleratorConfig, Multipliers
 from hw.control.descriptors import AttentionBody
 from hw.engines.token_reader import TokenReader
 from hw.interfaces import EngineStatus, InstructionPort, PadRead, PadWrite, StateWrite
+from hw.shared import place
 from quant import numerics
 
 __all__ = ["LinearAttentionUnit", "OuterProducts", "PassLayout", "StateWriter"]
@@ -28,28 +32,44 @@ def log2(power: int) -> int:
     return power.bit_length() - 1
 
 
+def outer_format(config: AcceleratorConfig) -> Packing:
+    """How products of values v' and keys k' share multipliers."""
+    values, keys = signed(config.act_bits + 1), unsigned(config.act_bits)
+    if config.engine_multiplier in (Multipliers.PLAIN, Multipliers.LOGIC):
+        return Packing(values, keys, (1, 1), 1)
+    return Packing.densest(values, keys, (config.in_lanes, config.key_group), (1,))
+
+
 class OuterProducts(wiring.Component):
     """Ti x Ti accumulators of k' v', and Ti of k', with k' = max(k - zero, 0) and v' = v - zero.
 
-    A token is added 2 cycles after the one where `valid` is 1. `row` and `sum` are those of the first k channel;
-    `shift` moves the next channel's there. Zeros follow, so that Ti shifts leave the accumulators ready for the next
-    pass. The accumulators have `acc_bits` bits: sums of products and of k' must stay below 2**(acc_bits - 1).
+    Per cycle, `key_group` channels of k meet all channels of v: a token takes Ti / key_group cycles, or one without
+    `products`. It is taken when `valid` and `ready` are 1. `busy` falls one cycle before the accumulators have it. The
+    first token after `clear` begins new sums. The accumulators have `acc_bits` bits: sums of products and of k' must
+    stay below 2**(acc_bits - 1).
 
-    Members: `products`, `sums` say which accumulators take part.
+    Members
+    -------
+    products, sums : which accumulators take part; they hold still during a pass
+    key : while not `busy`, the k channel whose accumulators are in `row` and `sum`
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self._config = config
+        self._steps = config.in_lanes // config.key_group
         token = data.ArrayLayout(config.act_bits, config.in_lanes)
         super().__init__(
             {
+                "clear": In(1),
                 "valid": In(1),
+                "ready": Out(1),
                 "k": In(token),
                 "v": In(token),
                 "zero": In(8),
                 "products": In(1),
                 "sums": In(1),
-                "shift": In(1),
+                "busy": Out(1),
+                "key": In(range(config.in_lanes)),
                 "row": Out(data.ArrayLayout(signed(config.acc_bits), config.in_lanes)),
                 "sum": Out(signed(config.acc_bits)),
             }
@@ -57,36 +77,104 @@ class OuterProducts(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
+        form = outer_format(self._config)
+        centred, k, v = self._centre(m, form)
+        step, multiply = Signal(range(self._steps)), Signal()
+        m.d.comb += self.busy.eq(centred | multiply)
+        with m.If(centred & self.products):
+            m.d.sync += [multiply.eq(1), step.eq(0)]
+        with m.Elif(multiply):
+            m.d.sync += [multiply.eq(step != self._steps - 1), step.eq(step + 1)]
+        self._add_products(m, step, multiply, self._multiply(m, platform, form, k, v, step, multiply))
+        self._add_keys(m, centred, k)
+        return m
 
-        config, lanes = self._config, range(self._config.in_lanes)
-        centred_valid, add = Signal(), Signal()
+    def _centre(self, m: Module, form: Packing) -> tuple[Signal, list[Signal], list[Signal]]:
+        """Take a token. Returns when it is centred, and then the registers of k' and of packed v'."""
+        config, lanes, group = self._config, range(self._config.in_lanes), form.counts[0]
+        left, centred = Signal(range(self._steps)), Signal()
+        taken = self.valid & self.ready
+        m.d.comb += self.ready.eq(left == 0)
+        m.d.sync += centred.eq(taken)
         raw_k, raw_v = Signal.like(self.k, reset_less=True), Signal.like(self.v, reset_less=True)
-        k = [Signal(config.act_bits, name=f"k{i}", reset_less=True) for i in lanes]
-        v = [Signal(signed(config.act_bits + 1), name=f"v{i}", reset_less=True) for i in lanes]
-        m.d.sync += [centred_valid.eq(self.valid), add.eq(centred_valid)]
-        with m.If(self.valid):
-            m.d.sync += raw_k.eq(self.k)
+        with m.If(taken):
+            m.d.sync += [raw_k.eq(self.k), left.eq(Mux(self.products, self._steps - 1, 0))]
             with m.If(self.products):
                 m.d.sync += raw_v.eq(self.v)
-        with m.If(centred_valid):
+        with m.Elif(~self.ready):
+            m.d.sync += left.eq(left - 1)
+
+        k = [Signal(config.act_bits, name=f"k{i}", reset_less=True) for i in lanes]
+        v = [Signal(form.a_shape, name=f"v{i}", reset_less=True) for i in lanes[::group]]
+        difference = [Signal(form.a, name=f"difference{i}") for i in range(len(v) * group)]  # beyond Ti: 0
+        m.d.comb += [difference[i].eq(raw_v[i] - self.zero) for i in lanes]
+        with m.If(centred):
             m.d.sync += [k[i].eq(Mux(raw_k[i] > self.zero, raw_k[i] - self.zero, 0)) for i in lanes]
             with m.If(self.products):
-                m.d.sync += [v[i].eq(raw_v[i] - self.zero) for i in lanes]
+                m.d.sync += [v[i].eq(form.pack_a(difference[i * group : (i + 1) * group])) for i in range(len(v))]
+        return centred, k, v
 
-        acc = [[Signal(signed(config.acc_bits), name=f"acc{i}_{j}") for j in lanes] for i in lanes]
-        sums = [Signal(signed(config.acc_bits), name=f"sum{i}") for i in lanes]
-        m.d.comb += [self.sum.eq(sums[0]), *(self.row[j].eq(acc[0][j]) for j in lanes)]
-        with m.If(add & self.products):
-            m.d.sync += [
-                acc[i][j].eq(acc[i][j] + product(k[i], v[j], config.engine_multiplier)) for i in lanes for j in lanes
+    def _multiply(
+        self,
+        m: Module,
+        platform: object,
+        form: Packing,
+        k: list[Signal],
+        v: list[Signal],
+        step: Value,
+        enable: Value,
+    ) -> list[list[Value]]:
+        """The products of the keys of a step, by key and value, one cycle later."""
+        keys, j_count = self._config.key_group, form.counts[1]
+        selected = [Array(k[key::keys])[step] for key in range(keys)]
+        selected += [Const(0, form.b)] * (-keys % j_count)
+        products: list[list[Value]] = [[] for _ in selected]
+        for first in range(0, keys, j_count):
+            factor = Signal(form.b_shape, name=f"factor{first}")
+            m.d.comb += factor.eq(form.pack_b(selected[first : first + j_count]))
+            for i, value in enumerate(v):
+                style = self._config.engine_multiplier
+                block = place(m, platform, f"multiplier{first}_{i}", Multiplier, form.a_shape, form.b_shape, style)
+                m.d.comb += [block.enable.eq(enable), block.a.eq(value), block.b.eq(factor)]
+                for of_value in form.split(block.product):
+                    for j, total in enumerate(of_value):
+                        products[first + j].append(total)
+        return products[:keys]
+
+    def _add_products(self, m: Module, step: Signal, multiply: Signal, products: list[list[Value]]) -> None:
+        """Accumulators in memories, one per key of a step, addressed by steps."""
+        config, keys = self._config, len(products)
+        add, add_step, empty, rows = Signal(), Signal.like(step), Signal(), []
+        m.d.sync += add.eq(multiply)
+        with m.If(multiply):
+            m.d.sync += add_step.eq(step)
+        with m.If(self.clear):
+            m.d.sync += empty.eq(1)
+        with m.Elif(add & (add_step == self._steps - 1)):
+            m.d.sync += empty.eq(0)
+        for key, factors in enumerate(products):
+            m.submodules[f"accumulators{key}"] = memory = Memory(shape=self.row.shape(), depth=self._steps, init=[])
+            write, read = memory.write_port(), memory.read_port(domain="comb")
+            m.d.comb += [
+                read.addr.eq(Mux(add, add_step, self.key >> log2(keys))),
+                write.addr.eq(add_step),
+                write.en.eq(add),
             ]
-        with m.Elif(self.shift):
-            m.d.sync += [below.eq(above) for i in lanes for below, above in zip(acc[i], (*acc, [0] * len(acc))[i + 1])]
-        with m.If(add & self.sums):
-            m.d.sync += [sums[i].eq(sums[i] + k[i]) for i in lanes]
-        with m.Elif(self.shift):
-            m.d.sync += [below.eq(above) for below, above in zip(sums, (*sums[1:], 0))]
-        return m
+            for j, total in zip(range(config.in_lanes), factors):
+                m.d.comb += write.data[j].eq(Mux(empty, 0, read.data[j]) + total)
+            rows.append(read.data.as_value())
+        m.d.comb += self.row.eq(Array(rows)[self.key[: log2(keys)]])
+
+    def _add_keys(self, m: Module, centred: Signal, k: list[Signal]) -> None:
+        """Row sums."""
+        add, empty = Signal(name="add_keys"), Signal(name="no_keys")
+        sums = [Signal(signed(self._config.acc_bits), name=f"sum{i}") for i in range(len(k))]
+        m.d.sync += add.eq(centred & self.sums)
+        with m.If(self.clear):
+            m.d.sync += empty.eq(1)
+        with m.If(add):
+            m.d.sync += [empty.eq(0), *(total.eq(Mux(empty, 0, total) + key) for total, key in zip(sums, k))]
+        m.d.comb += self.sum.eq(Array(sums)[self.key])
 
 
 class PassLayout(data.StructLayout):
@@ -128,7 +216,7 @@ class StateWriter(wiring.Component):
     -------
     start : begin with pass `info`; not while `busy` or `pending`
     busy : accumulators are being read; `pending` : a pooled word is not written yet
-    row, sum, shift : see `OuterProducts`
+    key, row, sum : see `OuterProducts`
     done : 1 for one cycle when the last result of an instruction has been written
     """
 
@@ -144,7 +232,7 @@ class StateWriter(wiring.Component):
                 "pending": Out(1),
                 "row": In(data.ArrayLayout(signed(config.acc_bits), config.in_lanes)),
                 "sum": In(signed(config.acc_bits)),
-                "shift": Out(1),
+                "key": Out(range(config.in_lanes)),
                 "state": Out(StateWrite(config)),
                 "destination": Out(PadWrite(config)),
                 "done": Out(1),
@@ -180,7 +268,7 @@ class StateWriter(wiring.Component):
             is_sum.eq(group == groups),
             last_group.eq(group == Mux(info.sums, groups, groups - 1)),
             last_row.eq(row == config.in_lanes - 1),
-            self.shift.eq(self.busy & last_group),
+            self.key.eq(row),
         ]
         with m.If(self.start):
             m.d.sync += [self.busy.eq(1), row.eq(0), group.eq(Mux(self.info.pool, groups, 0)), tile.eq(self.info.tile)]
@@ -278,8 +366,9 @@ class StateWriter(wiring.Component):
 class LinearAttentionUnit(wiring.Component):
     """Engine of `AttentionBody`: exactly the states of `quant.integer_network.LinearAttention`, and `AveragePool`.
 
-    Per pass: one token per cycle (from 2 pixels per word on), then the accumulators are read, while the next pass or
-    instruction prefetches its tokens. Attention runs (d / Ti)**2 passes, keys outermost; pooling one per block.
+    Per pass: a token in Ti / key_group cycles (pooling: one per cycle, from 2 pixels per word on), then the
+    accumulators are read, while the next pass or instruction prefetches its tokens. Attention runs (d / Ti)**2 passes,
+    keys outermost; pooling one per block.
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:
@@ -305,7 +394,7 @@ class LinearAttentionUnit(wiring.Component):
         connect(m, writer.destination, flipped(self.destination))
 
         body = Signal(AttentionBody, reset_less=True)
-        set_up = Signal()
+        set_up, accumulate = Signal(), Signal()
         info = self._number_passes(m, body, reader, set_up, writer.start)
         m.d.comb += [
             reader.view.eq(body.source),
@@ -313,13 +402,14 @@ class LinearAttentionUnit(wiring.Component):
             reader.groups_per_row.eq(body.groups_per_row),
             reader.last_pixels.eq(body.last_pixels),
             reader.single.eq(body.pool),
-            products.valid.eq(reader.take),
+            products.clear.eq(reader.start),
+            products.valid.eq(reader.valid & accumulate & ~writer.busy),
             products.k.eq(reader.k),
             products.v.eq(reader.v),
             products.zero.eq(body.input_zero),
             products.products.eq(~body.pool),
             products.sums.eq(info.sums),
-            products.shift.eq(writer.shift),
+            products.key.eq(writer.key),
             writer.row.eq(products.row),
             writer.sum.eq(products.sum),
             writer.info.eq(info),
@@ -346,17 +436,15 @@ class LinearAttentionUnit(wiring.Component):
             with m.State("ACCUMULATE"):
                 # The accumulators are emptied before the first token of the next pass comes.
                 m.d.comb += [
-                    reader.take.eq(reader.valid & ~writer.busy),
+                    accumulate.eq(1),
+                    reader.take.eq(products.valid & products.ready),
                     self.status.stall.eq(~reader.valid & ~writer.busy),
                 ]
                 with m.If(reader.take & reader.last):
-                    m.next = "SETTLE"
-            with m.State("SETTLE"):
-                m.next = "LAUNCH"
+                    m.next = "LAUNCH"
             with m.State("LAUNCH"):
-                with m.If(writer.pending):
-                    m.d.comb += self.status.stall.eq(1)
-                with m.Else():
+                m.d.comb += self.status.stall.eq(writer.pending)
+                with m.If(~products.busy & ~writer.pending):
                     m.d.comb += writer.start.eq(1)
                     m.next = "START"
                     with m.If(info.last):

@@ -30,8 +30,8 @@ def test_sums_latency_and_freeze(inputs, shared, other, style):
     m.d.comb += [port.eq(form.pair(*pair)) for port, pair in zip(dut.pairs, factors)]
 
     def extremes(shape):
-        low = -(1 << (shape.width - 1)) if shape.signed else 0
-        return low, low + (1 << shape.width) - 1
+        high = (1 << (shape.width - shape.signed)) - 1
+        return -high if shape.signed else 0, high
 
     def operands(cycle):
         if cycle < 8:  # the extremes of both sums, together and apart

@@ -6,7 +6,7 @@ from random import Random
 import pytest
 import torch
 
-from hw.config import AcceleratorConfig
+from hw.config import AcceleratorConfig, Multipliers
 from hw.control.descriptors import AttentionBody, pack
 from hw.engines.attention import LinearAttentionUnit, StateWriter
 from hw.engines.token_reader import SLOTS
@@ -24,6 +24,8 @@ CONFIGS = {
     "one_pixel": dict(pixels=1, in_lanes=4, out_lanes=2, acc_bits=32),
     "short_words": dict(pixels=2, in_lanes=8, out_lanes=8, stream_bits=64, bus_bits=64, weight_bits=8, state_bits=8),
     "in_logic": dict(pixels=2, in_lanes=8, out_lanes=4, state_lanes=1, logic_engines=True),
+    "one_key": dict(pixels=2, in_lanes=8, out_lanes=4, attention_keys=1, multiplier=Multipliers.DSP48E2),
+    "plain": dict(pixels=2, in_lanes=4, out_lanes=4, attention_keys=32, multiplier=Multipliers.PLAIN),
     "two_bits": dict(pixels=5, in_lanes=4, out_lanes=4, act_bits=2, state_bits=2, weight_bits=2, acc_bits=16),
 }
 
@@ -43,16 +45,18 @@ class Instruction:
     def cycles(self, config: AcceleratorConfig) -> int:
         """Cycles from acceptance to `done`, alone and without refused requests."""
         f, reads = self.fields, 1 if self.fields["pool"] else 2
+        steps = 1 if f["pool"] else config.in_lanes // config.key_group
         groups = 0 if f["pool"] else config.in_lanes // config.state_group
         row = [config.pixels] * (f["groups_per_row"] - 1) + [f["last_pixels"]]
         start, drained, written = 2, 0, 0
         for i in range(f["blocks"] if f["pool"] else f["blocks"] ** 2):
-            # Words are requested ahead, up to SLOTS groups; then a group takes as many cycles as it has pixels.
+            # Words are requested ahead, up to SLOTS groups; then a pixel takes `steps` cycles.
             requested, ends = start, [start] * SLOTS
             for pixels in row * f["rows"]:
                 requested = max(requested, ends[-SLOTS]) + reads
-                ends.append(max(requested + PAD_READ_LATENCY + 1, ends[-1] + 1, drained + 1) + pixels - 1)
-            launch = max(ends[-1] + 2, written + 1)
+                first = max(requested + PAD_READ_LATENCY + 1, ends[-1] + 1, drained + 1)
+                ends.append(first + steps * pixels - 1)
+            launch = max(ends[-1] + (2 if f["pool"] else 3), written + 1)
             drained = launch + config.in_lanes * (groups + (f["pool"] or i % f["blocks"] == 0))
             written = drained + StateWriter.latency if f["pool"] else 0
             start = launch + 1
