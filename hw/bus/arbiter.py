@@ -12,10 +12,10 @@ __all__ = ["ReadArbiter"]
 class ReadArbiter(wiring.Component):
     """Share an AXI4 read port between `readers` initiators, burst by burst in round robin.
 
-    Bursts are answered in the order of their grants, which a small FIFO remembers; responses follow it. An initiator
-    that does not take its data blocks the others, so initiators must reserve room before they ask (`AxiReader` does).
+    Bursts are answered in the order of their grants, which a small FIFO remembers; responses follow it. Initiators must
+    take data at any time (`AxiReader` reserves room before it asks).
 
-    Latency: 1 cycle for addresses, 0 for data. Throughput: one burst per cycle.
+    Latency: 1 cycle for addresses, 1 for data. Throughput: one burst per cycle.
 
     Parameters
     ----------
@@ -70,15 +70,10 @@ class ReadArbiter(wiring.Component):
         m.d.comb += [order.w_data.eq(choice), order.w_en.eq(take & requested)]
 
         # R: to the initiator of the oldest burst
+        m.d.comb += [self.bus.rready.eq(1), order.r_en.eq(self.bus.rvalid & self.bus.rlast)]
+        response = {name: Signal.like(getattr(self.bus, name), name=name) for name in ("rdata", "rresp", "rlast")}
+        m.d.sync += [register.eq(getattr(self.bus, name)) for name, register in response.items()]
         for index, reader in enumerate(readers):
-            mine = order.r_rdy & (order.r_data == index)
-            m.d.comb += [
-                reader.rdata.eq(self.bus.rdata),
-                reader.rresp.eq(self.bus.rresp),
-                reader.rlast.eq(self.bus.rlast),
-                reader.rvalid.eq(self.bus.rvalid & mine),
-            ]
-            with m.If(mine):
-                m.d.comb += self.bus.rready.eq(reader.rready)
-        m.d.comb += order.r_en.eq(self.bus.rvalid & self.bus.rready & self.bus.rlast)
+            m.d.comb += [getattr(reader, name).eq(register) for name, register in response.items()]
+            m.d.sync += reader.rvalid.eq(self.bus.rvalid & (order.r_data == index))
         return m

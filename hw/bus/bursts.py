@@ -1,6 +1,6 @@
 """Commands of any length, cut into AXI4 bursts."""
 
-from amaranth.hdl import Module, Mux, Signal, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -9,6 +9,8 @@ from hw.bus.axi4 import ADDRESS_BITS, MAX_BURST_BEATS
 __all__ = ["BurstCommand", "BurstRequest", "BurstSplitter"]
 
 BEATS_BITS = 32
+INDEX_BITS = MAX_BURST_BEATS.bit_length() - 1
+BLOCKS_BITS = BEATS_BITS - INDEX_BITS + 1
 
 
 class BurstCommand(data.Struct):
@@ -26,12 +28,19 @@ class BurstRequest(data.Struct):
     last: 1
 
 
+class Extent(data.Struct):
+    """Where the last beat of a command lies, from the beginning of its first beat's block of `MAX_BURST_BEATS`."""
+
+    last_index: INDEX_BITS
+    more_blocks: BLOCKS_BITS
+
+
 class BurstSplitter(wiring.Component):
     """Cut commands into bursts that end at multiples of `MAX_BURST_BEATS` beats.
 
-    Such bursts never cross 4096 bytes, because 4096 is a multiple of their longest size. A burst is offered from the
-    cycle after its command was taken; one burst per cycle, without bubbles between commands. Commands of 0 beats are
-    dropped.
+    Such bursts never cross 4096 bytes, because 4096 is a multiple of their longest size. `burst` and `command.ready`
+    are registers. A command's first burst is offered from the third cycle after the command was taken; one burst per
+    cycle, without bubbles between commands, which are taken in every second cycle. Commands of 0 beats are dropped.
 
     Parameters
     ----------
@@ -49,38 +58,56 @@ class BurstSplitter(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        size_bits = self._size_bits
-        address = Signal(ADDRESS_BITS - size_bits)  # in beats
-        remaining = Signal(BEATS_BITS)
-        active = Signal()
-
-        # the burst reaches the next multiple of the longest burst, or the end of the command
-        to_boundary = Signal(range(MAX_BURST_BEATS + 1))
-        beats = Signal(range(MAX_BURST_BEATS + 1))
-        last = Signal()
-        index_bits = MAX_BURST_BEATS.bit_length() - 1
-        m.d.comb += [
-            to_boundary.eq(MAX_BURST_BEATS - address[:index_bits]),
-            last.eq(remaining <= to_boundary),
-            beats.eq(Mux(last, remaining, to_boundary)),
-            self.burst.payload.address.eq(address << size_bits),
-            self.burst.payload.beats.eq(beats),
-            self.burst.payload.last.eq(last),
-            self.burst.valid.eq(active),
-        ]
-
-        taken = self.burst.valid & self.burst.ready
-        m.d.comb += self.command.ready.eq(~active | (taken & last))
-        with m.If(taken):
+        burst = self.burst.payload
+        block = Signal(ADDRESS_BITS - self._size_bits - INDEX_BITS)
+        index = Signal(INDEX_BITS)  # of the burst's first beat in its block of the longest burst
+        last_index = Signal(INDEX_BITS)  # of the command's last beat in its block
+        blocks_left = Signal(BLOCKS_BITS)  # after this one
+        next_is_last = blocks_left == 1
+        m.d.comb += burst.address.eq(Cat(Const(0, self._size_bits), index, block))
+        with m.If(self.burst.valid & self.burst.ready):
             m.d.sync += [
-                address.eq(address + beats),
-                remaining.eq(remaining - beats),
-                active.eq(~last),
+                block.eq(block + 1),
+                index.eq(0),
+                blocks_left.eq(blocks_left - 1),
+                burst.beats.eq(Mux(next_is_last, last_index + 1, MAX_BURST_BEATS)),
+                burst.last.eq(next_is_last),
+                self.burst.valid.eq(~burst.last),
             ]
-        with m.If(self.command.valid & self.command.ready):
+
+        measured, taken = self._measure(m)
+        length = measured.payload
+        single = length.more_blocks == 0
+        m.d.comb += measured.ready.eq(~self.burst.valid | (self.burst.ready & burst.last))
+        with m.If(measured.valid & measured.ready):
             m.d.sync += [
-                address.eq(self.command.payload.address >> size_bits),
-                remaining.eq(self.command.payload.beats),
-                active.eq(self.command.payload.beats != 0),
+                Cat(index, block).eq(taken),
+                last_index.eq(length.last_index),
+                blocks_left.eq(length.more_blocks),
+                burst.beats.eq(Mux(single, length.last_index + 1, MAX_BURST_BEATS) - taken[:INDEX_BITS]),
+                burst.last.eq(single),
+                self.burst.valid.eq(1),
             ]
         return m
+
+    def _measure(self, m: Module) -> tuple[stream.Interface, Signal]:
+        """Take a command, and find its last beat in the cycle after. Returns where that is, and the first beat."""
+        address_bits = ADDRESS_BITS - self._size_bits
+        incoming = self.command.payload
+        raw, raw_beats = Signal(address_bits), Signal(BEATS_BITS)
+        waiting = Signal()
+        measured = stream.Signature(Extent).create()
+        first = Signal(address_bits)
+        passes = ~measured.valid | measured.ready
+        m.d.comb += self.command.ready.eq(~waiting)
+        with m.If(self.command.valid & ~waiting):
+            m.d.sync += [raw.eq(incoming.address >> self._size_bits), raw_beats.eq(incoming.beats), waiting.eq(1)]
+        with m.Elif(passes):
+            m.d.sync += waiting.eq(0)
+        with m.If(passes):
+            m.d.sync += [
+                first.eq(raw),
+                measured.payload.as_value().eq(raw[:INDEX_BITS] + raw_beats - 1),
+                measured.valid.eq(waiting & (raw_beats != 0)),
+            ]
+        return measured, first

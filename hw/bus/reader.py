@@ -13,12 +13,12 @@ __all__ = ["AxiReader"]
 class AxiReader(wiring.Component):
     """Read memory into a FIFO, in command order, several bursts ahead.
 
-    A burst is issued only when the FIFO has room for all of it, so read data is always accepted (`rready` is constant
-    1) and the bus is never blocked by a stalled consumer. Full bandwidth needs `fifo_depth * gather` of at least the
-    memory's latency in cycles plus `MAX_BURST_BEATS`.
+    A burst is issued only when the FIFO has room for the longest one, so read data is always accepted (`rready` is
+    constant 1) and the bus is never blocked by a stalled consumer. Full bandwidth needs `fifo_depth * gather` of at
+    least the memory's latency in cycles plus `2 * MAX_BURST_BEATS`.
 
-    Latency: address valid 2 cycles after the command is taken, data 2 cycles after its (last gathered) beat.
-    Throughput: one beat per cycle.
+    Latency: address valid 4 cycles after the command is taken, data 2 cycles after its (last gathered) beat.
+    Throughput: one beat per cycle; one burst per 2 cycles.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class AxiReader(wiring.Component):
     bus : Out(Axi4Read)
     halt : In(1), issue no more bursts; those already issued complete
     error : Out(1), pulse per beat that did not answer OKAY
-    outstanding : Out(1), a burst is in flight
+    outstanding : Out(1), a burst is in flight, or was in the cycle before
     """
 
     def __init__(self, *, data_width: int, fifo_depth: int, gather: int = 1) -> None:
@@ -66,16 +66,19 @@ class AxiReader(wiring.Component):
         wiring.connect(m, queue.r_stream, wiring.flipped(self.data))
         m.d.comb += drive_read_constants(self.bus)
 
-        # AR register: a burst enters when its FIFO space is free
+        # AR register: a burst enters when it is empty and there is room, which is known one cycle late. So it takes a
+        # burst in every second cycle at most.
         burst = splitter.burst
         free = Signal(range(capacity + 1), init=capacity)  # beats neither in flight nor in the FIFO
+        room = Signal()
         arvalid = Signal()
         issue = Signal()
         m.d.comb += [
             issue.eq(burst.valid & burst.ready),
-            burst.ready.eq((~arvalid | self.bus.arready) & (free >= burst.payload.beats) & ~self.halt),
+            burst.ready.eq(~arvalid & room & ~self.halt),
             self.bus.arvalid.eq(arvalid),
         ]
+        m.d.sync += room.eq(free >= MAX_BURST_BEATS)
         with m.If(self.bus.arready):
             m.d.sync += arvalid.eq(0)
         with m.If(issue):
@@ -86,13 +89,17 @@ class AxiReader(wiring.Component):
             ]
 
         issued_beats = Mux(issue, burst.payload.beats, 0)
-        released_beats = Mux(self.data.valid & self.data.ready, self._gather, 0)
-        m.d.sync += free.eq(free - issued_beats + released_beats)
+        released = Signal()
+        m.d.sync += [
+            released.eq(self.data.valid & self.data.ready),
+            free.eq(free - issued_beats + Mux(released, self._gather, 0)),
+        ]
 
         # R channel
         in_flight = Signal(range(capacity + 1))
-        m.d.comb += [self.bus.rready.eq(1), self.outstanding.eq(in_flight != 0)]
+        m.d.comb += self.bus.rready.eq(1)
         m.d.sync += [
+            self.outstanding.eq(in_flight != 0),
             in_flight.eq(in_flight + issued_beats - self.bus.rvalid),
             self.error.eq(self.bus.rvalid & (self.bus.rresp != Response.OKAY)),
         ]

@@ -16,9 +16,10 @@ class AxiWriter(wiring.Component):
     """Write a stream to memory, in command order.
 
     A burst is issued only when all of its data is in the FIFO, so that it never occupies the bus while data is missing,
-    and so that everything issued completes after `halt`. Address and first data beat are offered together.
+    and so that everything issued completes after `halt`. Its first data beat is offered from the cycle after its
+    address on, when the data of the burst before has left.
 
-    Throughput: one beat per cycle, while the FIFO has the next burst's data.
+    Throughput: one beat per cycle, while the FIFO has the next burst's data; one burst per 3 cycles.
 
     Parameters
     ----------
@@ -33,7 +34,7 @@ class AxiWriter(wiring.Component):
     done : Out(1), pulse per command, after its last write response
     halt : In(1), issue no more bursts; those already issued complete
     error : Out(1), pulse per response that is not OKAY
-    outstanding : Out(1), a burst is in flight
+    outstanding : Out(1), a burst is in flight, or was in the cycle before
     """
 
     def __init__(self, *, data_width: int, fifo_depth: int = 2 * MAX_BURST_BEATS) -> None:
@@ -62,34 +63,34 @@ class AxiWriter(wiring.Component):
         wiring.connect(m, wiring.flipped(self.data), queue.w_stream)
         m.d.comb += drive_write_constants(self.bus)
 
-        # a burst starts when its data is there, and the previous one has left
+        # A burst starts when its data is known to be there, the address before has left, and no other burst waits for
+        # the W channel.
         burst = splitter.burst
         available = Signal(range(self._fifo_depth + 1))  # beats in the FIFO that belong to no burst yet
+        complete = Signal()
         awvalid = Signal()
+        next_beats = Signal(range(MAX_BURST_BEATS + 1))  # of the burst that waits for the W channel; 0 if there is none
         beats_left = Signal(range(MAX_BURST_BEATS + 1))  # of the burst on the W channel
         beat_taken = self.bus.wvalid & self.bus.wready
         issue = Signal()
         m.d.comb += [
             issue.eq(burst.valid & burst.ready),
-            burst.ready.eq(
-                (~awvalid | self.bus.awready)
-                & ((beats_left == 0) | (self.bus.wlast & beat_taken))
-                & (available >= burst.payload.beats)
-                & order.w_rdy
-                & ~self.halt
-            ),
+            burst.ready.eq(complete & ~awvalid & (next_beats == 0) & order.w_rdy & ~self.halt),
             self.bus.awvalid.eq(awvalid),
         ]
+        m.d.sync += complete.eq(burst.valid & ~issue & (available >= burst.payload.beats))
         with m.If(self.bus.awready):
             m.d.sync += awvalid.eq(0)
-        with m.If(beat_taken):
+        with m.If((beats_left == 0) | (self.bus.wlast & beat_taken)):
+            m.d.sync += [beats_left.eq(next_beats), next_beats.eq(0)]
+        with m.Elif(beat_taken):
             m.d.sync += beats_left.eq(beats_left - 1)
         with m.If(issue):
             m.d.sync += [
                 awvalid.eq(1),
                 self.bus.awaddr.eq(burst.payload.address),
                 self.bus.awlen.eq(burst.payload.beats - 1),
-                beats_left.eq(burst.payload.beats),
+                next_beats.eq(burst.payload.beats),
             ]
         m.d.sync += available.eq(available + (self.data.valid & self.data.ready) - Mux(issue, burst.payload.beats, 0))
 
@@ -107,9 +108,9 @@ class AxiWriter(wiring.Component):
             order.w_en.eq(issue),
             order.r_en.eq(self.bus.bvalid),
             self.bus.bready.eq(1),
-            self.outstanding.eq(order.r_rdy),
         ]
         m.d.sync += [
+            self.outstanding.eq(order.r_rdy),
             self.done.eq(self.bus.bvalid & order.r_data),
             self.error.eq(self.bus.bvalid & (self.bus.bresp != Response.OKAY)),
         ]

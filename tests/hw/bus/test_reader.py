@@ -60,7 +60,7 @@ def test_full_bandwidth_behind_latency():
 
     simulate(dut, produce, consume, background=[lambda ctx: memory.serve_reads(ctx, dut.bus)])
     first = cycles.index(1)
-    assert first == 2 + 60 + 2, "command, address; latency; FIFO"
+    assert first == 4 + 60 + 2, "command, address; latency; FIFO"
     assert len(cycles) - first == beats, "no bubbles"
 
 
