@@ -73,10 +73,12 @@ class Accelerator(wiring.Component):
 
     def _connect_control(self, m: Module, registers: RegisterBank, control: RunControl, core: Core) -> None:
         """Commands of the host to the run control, and its orders to the core."""
-        m.d.comb += [
+        m.d.sync += [
             control.start.eq(registers.control_start),
             control.soft_reset.eq(registers.control_soft_reset),
             control.acknowledge.eq(registers.status_interrupt),
+        ]
+        m.d.comb += [
             control.timeout.eq(registers.timeout),
             registers.locked.eq(control.running),
             core.begin.eq(control.begin),

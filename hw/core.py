@@ -123,8 +123,9 @@ class Core(wiring.Component):
             sequencer.halt.eq(self.halt),
             sequencer.base.eq(self.program_base),
             sequencer.events.eq(self.events),
-            sequencer.idle.eq(idle & ~self.outstanding),
         ]
+        # the END packet comes many cycles after the last instruction, so that it may see this late
+        m.d.sync += sequencer.idle.eq(idle & ~self.outstanding)
         return queues
 
     def _connect_memories(self, m: Module) -> None:

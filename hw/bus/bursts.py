@@ -1,6 +1,6 @@
 """Commands of any length, cut into AXI4 bursts."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -29,10 +29,12 @@ class BurstRequest(data.Struct):
 
 
 class Extent(data.Struct):
-    """Where the last beat of a command lies, from the beginning of its first beat's block of `MAX_BURST_BEATS`."""
+    """A command in blocks of `MAX_BURST_BEATS`: `last_index` is where its last beat lies within its block."""
 
     last_index: INDEX_BITS
     more_blocks: BLOCKS_BITS
+    single: 1  #: there are no more blocks, but `less_1` beats, and one
+    less_1: INDEX_BITS
 
 
 class BurstSplitter(wiring.Component):
@@ -75,39 +77,43 @@ class BurstSplitter(wiring.Component):
                 self.burst.valid.eq(~burst.last),
             ]
 
-        measured, taken = self._measure(m)
-        length = measured.payload
-        single = length.more_blocks == 0
+        measured, first = self._measure(m)
+        extent = measured.payload
         m.d.comb += measured.ready.eq(~self.burst.valid | (self.burst.ready & burst.last))
         with m.If(measured.valid & measured.ready):
             m.d.sync += [
-                Cat(index, block).eq(taken),
-                last_index.eq(length.last_index),
-                blocks_left.eq(length.more_blocks),
-                burst.beats.eq(Mux(single, length.last_index + 1, MAX_BURST_BEATS) - taken[:INDEX_BITS]),
-                burst.last.eq(single),
+                Cat(index, block).eq(first),
+                last_index.eq(extent.last_index),
+                blocks_left.eq(extent.more_blocks),
+                burst.beats.eq(Mux(extent.single, extent.less_1, ~first[:INDEX_BITS]) + 1),
+                burst.last.eq(extent.single),
                 self.burst.valid.eq(1),
             ]
         return m
 
     def _measure(self, m: Module) -> tuple[stream.Interface, Signal]:
-        """Take a command, and find its last beat in the cycle after. Returns where that is, and the first beat."""
+        """Take a command, and find its extent in the cycle after. Returns that, and the address of its first beat."""
         address_bits = ADDRESS_BITS - self._size_bits
         incoming = self.command.payload
-        raw, raw_beats = Signal(address_bits), Signal(BEATS_BITS)
+        raw, beats_less_1 = Signal(address_bits), Signal(signed(BEATS_BITS + 1))
         waiting = Signal()
         measured = stream.Signature(Extent).create()
         first = Signal(address_bits)
+        last = raw[:INDEX_BITS] + beats_less_1
+        more_blocks = (last >> INDEX_BITS)[:BLOCKS_BITS]
         passes = ~measured.valid | measured.ready
         m.d.comb += self.command.ready.eq(~waiting)
         with m.If(self.command.valid & ~waiting):
-            m.d.sync += [raw.eq(incoming.address >> self._size_bits), raw_beats.eq(incoming.beats), waiting.eq(1)]
+            m.d.sync += [raw.eq(incoming.address >> self._size_bits), beats_less_1.eq(incoming.beats - 1), waiting.eq(1)]
         with m.Elif(passes):
             m.d.sync += waiting.eq(0)
         with m.If(passes):
             m.d.sync += [
                 first.eq(raw),
-                measured.payload.as_value().eq(raw[:INDEX_BITS] + raw_beats - 1),
-                measured.valid.eq(waiting & (raw_beats != 0)),
+                measured.payload.last_index.eq(last),
+                measured.payload.more_blocks.eq(more_blocks),
+                measured.payload.single.eq(more_blocks == 0),
+                measured.payload.less_1.eq(beats_less_1),
+                measured.valid.eq(waiting & (beats_less_1 >= 0)),
             ]
         return measured, first

@@ -28,7 +28,7 @@ class InstructionQueue(wiring.Component):
     """FIFO of `queue_depth` instructions, one more at its head, and the event counter of one engine.
 
     An instruction can start 3 cycles after it came, and 2 cycles after the `done` of the instruction that it awaits.
-    Once an awaited count was reached, that is remembered, so that `instruction` is not withdrawn but by `halt`.
+    With a `fetch` port, instructions are taken in every second cycle. Once an awaited count was reached, that is remembered, so that `instruction` is not withdrawn but by `halt`.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class InstructionQueue(wiring.Component):
     begin : a program starts: clear the event count; the queue must be idle
     halt : offer nothing
     idle : every instruction that came has completed
-    fetch : address and length of each parameter stream, from the moment that its instruction comes in
+    fetch : address and length of each parameter stream, from the second cycle after its instruction came
     """
 
     def __init__(self, config: AcceleratorConfig, body: type[data.Struct]) -> None:
@@ -88,20 +88,23 @@ class InstructionQueue(wiring.Component):
         return m
 
     def _fetch(self, m: Module) -> Value:
-        """Queue the fetch of an incoming instruction; returns whether that is possible or not needed."""
+        """Queue the fetch of an incoming instruction, if it has one; returns whether that of the last one is queued."""
         body = self.i.payload.body
         # Instructions in the queue, at its head, and in the engine: the fetches are never what holds the program up.
         m.submodules.fetches = fetches = SyncFIFO(width=data.Layout.cast(StreamFetch).size, depth=self._depth + 2)
-        needed = body.stream_words != 0
         entry = Signal(StreamFetch)
+        entered = Signal(init=1)
         wiring.connect(m, wiring.flipped(self.fetch), fetches.r_stream)
-        m.d.comb += [
-            entry.address.eq(self.program_base + body.stream_address),
-            entry.words.eq(body.stream_words),
-            fetches.w_data.eq(entry),
-            fetches.w_en.eq(self.i.valid & self.i.ready & needed),
-        ]
-        return ~needed | fetches.w_rdy
+        m.d.comb += [fetches.w_data.eq(entry), fetches.w_en.eq(~entered)]
+        with m.If(self.i.valid & self.i.ready):
+            m.d.sync += [
+                entry.address.eq(self.program_base + body.stream_address),
+                entry.words.eq(body.stream_words),
+                entered.eq(body.stream_words == 0),
+            ]
+        with m.Elif(fetches.w_rdy):
+            m.d.sync += entered.eq(1)
+        return entered
 
     def _offer(self, m: Module, waiting: SyncFIFO) -> None:
         """Hold the oldest instruction in a register, and offer it when all its counts were reached."""

@@ -14,8 +14,8 @@ __all__ = ["PacketAssembler"]
 class PacketAssembler(wiring.Component):
     """Collect the beats of each packet, and check its CRC-32.
 
-    A packet is offered in the cycle after its last beat, and blocks the input until it is taken: one packet per
-    `PACKET_BYTES / bus_bytes + 1` cycles.
+    A packet is offered from the second cycle after its last beat, and blocks the input until it is taken: one packet per
+    `PACKET_BYTES / bus_bytes + 2` cycles.
 
     Members
     -------
@@ -37,21 +37,23 @@ class PacketAssembler(wiring.Component):
         m = Module()
         m.submodules.crc = crc = Crc32(self._bus_bits)
         beat = Signal(range(self._beats))
+        complete = Signal()
         taken = self.i.valid & self.i.ready
         bits = self.o.payload.bits
         m.d.comb += [
-            self.i.ready.eq(~self.o.valid),
+            self.i.ready.eq(~complete),
             crc.valid.eq(taken),
             crc.first.eq(beat == 0),
             crc.word.eq(self.i.payload),
-            self.o.payload.intact.eq(crc.intact),
         ]
         with m.If(taken):
             m.d.sync += [
                 bits.eq(Cat(bits[self._bus_bits :], self.i.payload)),
                 beat.eq(beat + 1),
-                self.o.valid.eq(beat == self._beats - 1),
+                complete.eq(beat == self._beats - 1),
             ]
-        with m.Elif(self.o.ready):
-            m.d.sync += self.o.valid.eq(0)
+        with m.Elif(self.o.valid & self.o.ready):
+            m.d.sync += [complete.eq(0), self.o.valid.eq(0)]
+        with m.Elif(complete):
+            m.d.sync += [self.o.valid.eq(1), self.o.payload.intact.eq(crc.intact)]
         return m

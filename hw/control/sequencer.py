@@ -29,7 +29,7 @@ class Sequencer(wiring.Component):
     """Executes the packets of a program in order: header, instructions, END.
 
     The header is read alone; once it is accepted, all other packets are read as one command, ahead as far as the FIFO
-    has room. A packet is checked in the cycle in which it is complete and goes to its engine's queue when that has
+    room. A packet is checked in the cycle after it is complete, and then goes to its engine's queue when that has
     room. At END, `ended` comes when its waits are over and nothing is queued, executed, or on the bus.
 
     A faulty packet is shown on `fault` and never leaves; only a reset gets past it.
@@ -85,8 +85,9 @@ class Sequencer(wiring.Component):
             self.read_error.eq(reader.error),
         ]
         header = data.View(ProgramHeader, packets.o.payload.bits)
-        go = packets.o.valid & ~self.halt
         descriptors = Signal.like(header.descriptors)
+        in_header = Signal()
+        sound = self._check(m, packets.o, in_header, self.packet == descriptors)
 
         with m.FSM():
             with m.State("IDLE"):
@@ -98,8 +99,8 @@ class Sequencer(wiring.Component):
                 with m.If(reader.command.ready):
                     m.next = "HEADER"
             with m.State("HEADER"):
-                m.d.comb += self.fault.eq(self._header_fault(m, header, packets.o.valid, packets.o.payload.intact))
-                with m.If(go & (self.fault == ErrorCode.NONE)):
+                m.d.comb += in_header.eq(1)
+                with m.If(sound):
                     m.d.comb += packets.o.ready.eq(1)
                     m.d.sync += [descriptors.eq(header.descriptors), self.port_stride.eq(header.port_stride)]
                     m.next = "READ_PROGRAM"
@@ -108,7 +109,7 @@ class Sequencer(wiring.Component):
                 with m.If(reader.command.ready):
                     m.next = "PROGRAM"
             with m.State("PROGRAM"):
-                self._dispatch(m, packets.o, go, self.packet == descriptors)
+                self._dispatch(m, packets.o, sound)
                 with m.If(self.ended):
                     m.next = "IDLE"
 
@@ -123,44 +124,61 @@ class Sequencer(wiring.Component):
             reader.command.payload.beats.eq(packets * (PACKET_BYTES // self._config.bus_bytes)),
         ]
 
-    def _header_fault(self, m: Module, header: data.View, valid: Value, intact: Value) -> Signal:
-        """Which check of the header fails; an intact header of another kind is told from a damaged one."""
+    def _check(self, m: Module, packets: stream.Interface, in_header: Signal, last: Value) -> Value:
+        """Find the fault of the packet that is offered. Returns whether it has none and may be used."""
+        checked = Signal()
         fault = Signal.like(self.fault)
-        with m.If(valid):
-            with m.If(header.magic != MAGIC):
-                m.d.comb += fault.eq(ErrorCode.BAD_MAGIC)
-            with m.Elif(~intact):
-                m.d.comb += fault.eq(ErrorCode.BAD_CRC)
-            with m.Elif(header.abi != ABI_VERSION):
-                m.d.comb += fault.eq(ErrorCode.BAD_ABI)
-            with m.Elif(header.config_hash != self._config.hash):
-                m.d.comb += fault.eq(ErrorCode.BAD_CONFIG)
-            with m.Elif(header.descriptors == 0):
-                m.d.comb += fault.eq(ErrorCode.BAD_LENGTH)
-        return fault
+        with m.If(in_header):
+            self._check_header(m, packets.payload, fault)
+        with m.Else():
+            self._check_descriptor(m, packets.payload, last, fault)
+        m.d.sync += checked.eq(packets.valid & ~packets.ready)
+        with m.If(packets.valid & ~packets.ready):
+            m.d.sync += self.fault.eq(fault)
+        return checked & (self.fault == ErrorCode.NONE) & ~self.halt
 
-    def _dispatch(self, m: Module, packets: stream.Interface, go: Value, last: Value) -> None:
+    def _check_header(self, m: Module, payload: data.View, fault: Signal) -> None:
+        """An intact header of another kind is told from a damaged one."""
+        header = data.View(ProgramHeader, payload.bits)
+        with m.If(header.magic != MAGIC):
+            m.d.comb += fault.eq(ErrorCode.BAD_MAGIC)
+        with m.Elif(~payload.intact):
+            m.d.comb += fault.eq(ErrorCode.BAD_CRC)
+        with m.Elif(header.abi != ABI_VERSION):
+            m.d.comb += fault.eq(ErrorCode.BAD_ABI)
+        with m.Elif(header.config_hash != self._config.hash):
+            m.d.comb += fault.eq(ErrorCode.BAD_CONFIG)
+        with m.Elif(header.descriptors == 0):
+            m.d.comb += fault.eq(ErrorCode.BAD_LENGTH)
+
+    def _check_descriptor(self, m: Module, payload: data.View, last: Value, fault: Signal) -> None:
+        opcode = Value.cast(data.View(Packet, payload.bits).opcode)
+        is_end = opcode == Opcode.END.value
+        with m.If(~payload.intact):
+            m.d.comb += fault.eq(ErrorCode.BAD_CRC)
+        with m.Elif(~is_end & (opcode >= len(Engine))):
+            m.d.comb += fault.eq(ErrorCode.BAD_OPCODE)
+        with m.Elif(is_end != last):
+            m.d.comb += fault.eq(ErrorCode.BAD_LENGTH)
+
+    def _dispatch(self, m: Module, packets: stream.Interface, sound: Value) -> None:
         """Offer a sound packet to its engine's queue, or end the program."""
         packet = data.View(Packet, packets.payload.bits)
         opcode = Value.cast(packet.opcode)
-        is_end = opcode == Opcode.END.value
+        is_end = Signal()
         over = Signal(len(Engine))
-        with m.If(packets.valid):
-            m.d.sync += over.eq(over | reached(self.events, packet.waits))
-            with m.If(~packets.payload.intact):
-                m.d.comb += self.fault.eq(ErrorCode.BAD_CRC)
-            with m.Elif(~is_end & (opcode >= len(Engine))):
-                m.d.comb += self.fault.eq(ErrorCode.BAD_OPCODE)
-            with m.Elif(is_end != last):
-                m.d.comb += self.fault.eq(ErrorCode.BAD_LENGTH)
+        m.d.sync += is_end.eq(opcode == Opcode.END.value)
         with m.If(packets.valid & packets.ready):
             m.d.sync += over.eq(0)
+        with m.Elif(packets.valid):
+            m.d.sync += over.eq(over | reached(self.events, packet.waits))
 
-        sound = go & (self.fault == ErrorCode.NONE)
         for engine in Engine:
             queue = self.queues[engine]
+            target = Signal(name=f"to_{engine.name.lower()}")
+            m.d.sync += target.eq(opcode == engine)
             m.d.comb += [queue.payload.waits.eq(packet.waits), queue.payload.body.eq(packet.body)]
-            with m.If(sound & (opcode == engine)):
+            with m.If(sound & target):
                 m.d.comb += [queue.valid.eq(1), packets.ready.eq(queue.ready)]
         with m.If(sound & is_end):
             m.d.comb += [self.ended.eq(over.all() & self.idle), packets.ready.eq(self.ended)]
