@@ -426,7 +426,9 @@ class LinearAttentionUnit(wiring.Component):
                 m.d.comb += self.instruction.body.ready.eq(1)
                 with m.If(accepted):
                     m.d.sync += body.eq(self.instruction.body.payload)
-                    m.next = "SET_UP"
+                    m.next = "PREPARE"
+            with m.State("PREPARE"):
+                m.next = "SET_UP"
             with m.State("SET_UP"):
                 m.d.comb += set_up.eq(1)
                 m.next = "START"
@@ -457,7 +459,11 @@ class LinearAttentionUnit(wiring.Component):
         """Count key and value blocks, and place their tokens and results. Returns the pass of the current tokens."""
         config, info = self._config, Signal(PassLayout(self._config))
         style, words = config.engine_multiplier, body.groups_per_row
-        k_start, v_start = product(words, body.key_block, style), product(words, body.value_block, style)
+        k_start, v_start = Signal(16, reset_less=True), Signal(16, reset_less=True)  # right in the cycle of `set_up`
+        m.d.sync += [
+            k_start.eq(product(words, body.key_block, style)),
+            v_start.eq(product(words, body.value_block, style)),
+        ]
         key, value, k_offset, v_offset, address = (
             Signal(bits, name=name, reset_less=True)
             for name, bits in (("key", 12), ("value", 12), ("k_offset", 16), ("v_offset", 16), ("address", 16))

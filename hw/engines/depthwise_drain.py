@@ -78,6 +78,7 @@ class BeatWalk(wiring.Component):
         groups_left, rows_left = Signal.like(body.groups_per_row), Signal.like(body.rows)
         blocks_left = Signal.like(body.blocks)
         row, column, block_column = Signal(16), Signal(16), Signal(16)
+        last_row = Signal(signed(18))
         word_end, row_end, group_end = Signal(), Signal(), Signal()
         view = body.destination
         next_block_column = Signal(16)
@@ -104,7 +105,7 @@ class BeatWalk(wiring.Component):
                 m.d.sync += [chunk.eq(0), column.eq(column + 1), groups_left.eq(groups_left - 1)]
             with m.If(row_end):
                 m.d.sync += [column.eq(block_column), groups_left.eq(body.groups_per_row)]
-                m.d.sync += [row.eq(next_row(view, row)), rows_left.eq(rows_left - 1)]
+                m.d.sync += [row.eq(next_row(view, row, last_row)), rows_left.eq(rows_left - 1)]
             with m.If(group_end):
                 m.d.sync += [row.eq(view.start), rows_left.eq(body.rows), self.address.eq(0), subblock.eq(subblock + 1)]
             with m.If(self.block_end):
@@ -120,6 +121,7 @@ class BeatWalk(wiring.Component):
                 rows_left.eq(new.rows),
                 blocks_left.eq(new.blocks),
                 row.eq(new.destination.start),
+                last_row.eq(new.destination.limit - new.destination.row_stride),
                 column.eq(0),
                 block_column.eq(0),
             ]

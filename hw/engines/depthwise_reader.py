@@ -9,7 +9,7 @@ from hw.config import AcceleratorConfig
 from hw.control.descriptors import DepthwiseBody
 from hw.engines.depthwise_parameters import PASS_SLOTS, PASSES_3X3, PASSES_5X5
 from hw.interfaces import PadRead, pad_word_layout
-from hw.memory.map_rows import next_row
+from hw.memory.map_rows import last_row, next_row
 
 __all__ = ["DepthwiseReader", "Offset", "slot_layout"]
 
@@ -85,7 +85,7 @@ class RowWalk(wiring.Component):
 
         # One row further than the first one; that is row 1 as long as the walk begins above the view or at row 0.
         row_after_first, stepped = Signal(16), Signal(18)
-        m.d.comb += [row_after_first.eq(next_row(view, first_address)), stepped.eq(self.address + step)]
+        m.d.comb += [row_after_first.eq(next_row(view, first_address, last_row(m, view))), stepped.eq(self.address + step)]
         next_first = Mux(first_j >= 0, row_after_first, view.start)
         entry = Mux(self.stride2 & (j == -1), row_after_first, view.start)
         next_address = Mux(stepped >= view.limit, stepped - ring, stepped)

@@ -18,7 +18,7 @@ from hw.bus.reader import AxiReader
 from hw.config import KERNEL_ROWS, STEM_TAPS, AcceleratorConfig
 from hw.control.descriptors import LoadBody
 from hw.interfaces import EngineStatus, InstructionPort, PadWrite
-from hw.memory.map_rows import next_row
+from hw.memory.map_rows import last_row, next_row
 
 __all__ = ["Loader", "RowFetcher", "Unroller"]
 
@@ -34,7 +34,7 @@ class RowFetcher(wiring.Component):
 
     Image row r = first_row + 2i + ky for output row i and kernel row ky. The first command is offered
     bit_length(max(first_row, 0)) + 2 cycles after the instruction is taken (a serial product finds its address), then
-    one row per cycle.
+    one row per cycle. Whether a row exists is found one cycle ahead.
 
     Members
     -------
@@ -73,6 +73,8 @@ class RowFetcher(wiring.Component):
         skipped_bytes = Signal(32)
         row = Signal(8)
         kernel_row = Signal(range(KERNEL_ROWS))
+        exists = Signal()  # image_row
+        last_image_row = Signal(signed(18))
 
         incoming = self.instruction.payload
         first_row = incoming.first_row.as_signed()
@@ -87,6 +89,7 @@ class RowFetcher(wiring.Component):
                         image_row.eq(first_row),
                         skipped_rows.eq(Mux(first_row < 0, 0, first_row)),
                         skipped_bytes.eq(incoming.row_bytes),
+                        last_image_row.eq(incoming.image_rows - 1),
                         row.eq(0),
                         kernel_row.eq(0),
                     ]
@@ -94,14 +97,17 @@ class RowFetcher(wiring.Component):
             with m.State("locate"):
                 # address += first_row * row_bytes
                 m.d.comb += self.busy.eq(1)
-                m.d.sync += [skipped_rows.eq(skipped_rows >> 1), skipped_bytes.eq(skipped_bytes << 1)]
+                m.d.sync += [
+                    skipped_rows.eq(skipped_rows >> 1),
+                    skipped_bytes.eq(skipped_bytes << 1),
+                    exists.eq((image_row >= 0) & (image_row <= last_image_row)),
+                ]
                 with m.If(skipped_rows[0]):
                     m.d.sync += address.eq(address + skipped_bytes)
                 with m.If(skipped_rows == 0):
                     m.next = "fetch"
             with m.State("fetch"):
                 m.d.comb += self.busy.eq(1)
-                exists = (image_row >= 0) & (image_row < body.image_rows)
                 taken = Signal()
                 m.d.comb += [
                     self.rows.payload.eq(exists),
@@ -117,7 +123,11 @@ class RowFetcher(wiring.Component):
                     with m.If(row == body.rows - 1):
                         m.next = "idle"
                 with m.Elif(taken):
-                    m.d.sync += [kernel_row.eq(kernel_row + 1), image_row.eq(image_row + 1)]
+                    m.d.sync += [
+                        kernel_row.eq(kernel_row + 1),
+                        image_row.eq(image_row + 1),
+                        exists.eq((image_row >= -1) & (image_row < last_image_row)),
+                    ]
                     with m.If(image_row >= 0):
                         m.d.sync += address.eq(address + body.row_bytes)
         return m
@@ -317,7 +327,7 @@ class Unroller(wiring.Component):
             word_taken.eq(written & last_block),
         ]
 
-        following_row = next_row(body.destination, row)
+        following_row = next_row(body.destination, row, last_row(m, body.destination))
         following_kernel_row = kernel_row_start + constant_product(body.groups_per_row, config.stem_blocks)
         with m.If(written & ~last_block):
             m.d.sync += [block.eq(block + 1), address.eq(address + body.groups_per_row)]

@@ -22,7 +22,7 @@ class Divisors(wiring.Component):
     valid, divisor : In
         The divisors of an issued group.
     ready : Out(1)
-        All issued groups are in the memory.
+        All issued groups were in the memory one cycle ago, and none is issued since then.
     read, address : In
         Shows a group's reciprocals on `reciprocal` 2 cycles later, until the next `read`.
     """
@@ -65,8 +65,7 @@ class Divisors(wiring.Component):
             ]
 
         pending = Signal(range(self._config.acc_depth + 1))
-        m.d.comb += self.ready.eq(pending == 0)
-        m.d.sync += pending.eq(pending + self.issue - write.en)
+        m.d.sync += [self.ready.eq((pending == 0) & ~self.issue), pending.eq(pending + self.issue - write.en)]
         with m.If(write.en):
             m.d.sync += write.addr.eq(write.addr + 1)
         with m.Elif(self.ready):

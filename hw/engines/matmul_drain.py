@@ -8,7 +8,7 @@ from hw.arithmetic.accumulators import Accumulators
 from hw.config import AcceleratorConfig
 from hw.control.descriptors import OperandMode, RequantMode, record_layout
 from hw.engines.matmul_tasks import DrainTask
-from hw.engines.matmul_walk import PassCounter, RowRing
+from hw.engines.matmul_walk import Countdown, PassCounter, RowRing
 from hw.interfaces import ADDRESS_BITS, PAD_BITS, PAD_READ_LATENCY, PadRead
 
 __all__ = ["Drain", "Ticket"]
@@ -99,11 +99,11 @@ class Drain(wiring.Component):
         finish = Signal()
         group = Signal(range(max(2, config.out_lanes // config.requant_channels)))
         last_group = Signal()
-        subblock = Signal(14)
+        subblocks = Countdown(14)
         last_subblock = Signal()
         load = Signal()
 
-        residual = ~divisors & (task.requant.operand == OperandMode.RESIDUAL)
+        residual = Signal()
         ready = self._may_start(m, task, divisors, load) & full.bit_select(bank, 1)
         offered = active & (middle | ready) & self._spaced(m, beat & task.requant.wide & ~divisors)
         m.d.comb += [
@@ -111,7 +111,7 @@ class Drain(wiring.Component):
             beat.eq(offered & (~residual | self.residual.ready)),
             group_end.eq(beat & counter.pass_end),
             last_group.eq(group == config.out_lanes // config.requant_channels - 1),
-            last_subblock.eq(~divisors & (subblock == task.last_subblock)),
+            last_subblock.eq(~divisors & subblocks.last),
             tile_end.eq(group_end & (divisors | last_group | last_subblock)),
             finish.eq(group_end & last_subblock),
             self.release.eq(tile_end << bank),
@@ -132,16 +132,18 @@ class Drain(wiring.Component):
         with m.If(beat):
             m.d.sync += middle.eq(~counter.pass_end)
         with m.If(group_end):
-            m.d.sync += divisors.eq(0)
+            m.d.sync += [divisors.eq(0), residual.eq(task.requant.operand == OperandMode.RESIDUAL)]
             with m.If(~divisors):
-                m.d.sync += [group.eq(Mux(tile_end, 0, group + 1)), subblock.eq(subblock + 1)]
+                m.d.sync += [group.eq(Mux(tile_end, 0, group + 1)), *subblocks.step()]
         with m.If(tile_end):
             m.d.sync += bank.eq(~bank)
         with m.If(self.task.ready):
             m.d.sync += active.eq(self.task.valid)
         with m.If(load):
             new = self.task.payload
-            m.d.sync += [task.eq(new), subblock.eq(0), divisors.eq(new.has_divisors)]
+            m.d.sync += [task.eq(new), divisors.eq(new.has_divisors)]
+            m.d.sync += residual.eq(~new.has_divisors & (new.requant.operand == OperandMode.RESIDUAL))
+            m.d.sync += subblocks.load(new.last_subblock, new.last_subblock == 0)
 
         self._fetch_records(m, beat & ~middle & ~divisors, finish & ~last_group)
         lane = self._walk(m, task, counter, load, beat & ~divisors, group_end & ~divisors, finish)
@@ -149,20 +151,24 @@ class Drain(wiring.Component):
         return m
 
     def _may_start(self, m: Module, task: data.View, divisors: Signal, load: Signal) -> Signal:
-        """Everything but accumulators is there for the first beat of a channel group."""
+        """Everything but accumulators is there for the first beat of a channel group. Tables and divisors are seen one
+        cycle late."""
         ready = Signal()
         table_missing = Signal()
-        numerators_ready = (
-            self.groups.valid & ~self.groups.ready & ~self.drop & (self.divisors_ready | ~task.has_divisors)
-        )
+        divisors_missing = Signal()
+        held_back = Signal()
+        records_ready = self.groups.valid & ~self.groups.ready & ~self.drop
         m.d.comb += [
-            ready.eq((divisors | numerators_ready) & ~table_missing),
+            ready.eq((divisors | records_ready) & ~held_back),
             self.use_loaded.eq(table_missing & self.loaded),
+            divisors_missing.eq(task.has_divisors & (self.divisor | ~self.divisors_ready)),
         ]
+        m.d.sync += held_back.eq(table_missing | divisors_missing)
         with m.If(self.use_loaded):
             m.d.sync += table_missing.eq(0)
         with m.If(load):
-            m.d.sync += table_missing.eq(self.task.payload.requant.table_load)
+            table_load = self.task.payload.requant.table_load
+            m.d.sync += [table_missing.eq(table_load), held_back.eq(table_load)]
         return ready
 
     def _spaced(self, m: Module, wide_beat: Signal) -> Signal:

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from hw.arithmetic.accumulators import Accumulators
 from hw.config import AcceleratorConfig
 from hw.engines.matmul_tasks import StreamTask
-from hw.engines.matmul_walk import PassCounter, RowRing
+from hw.engines.matmul_walk import Countdown, PassCounter, RowRing
 from hw.interfaces import ADDRESS_BITS, PAD_BITS
 
 __all__ = ["FrontEnd", "slot_layout"]
@@ -120,18 +120,15 @@ class FrontEnd(wiring.Component):
         m.submodules.walk = walk = RowRing()
         task = Signal(StreamTask)
         new = self.task.payload
-        block = Signal(12)
-        tile = Signal(12)
-        group_tile = Signal(12)
-        last_group_tile = Signal()
+        blocks, tiles, group_tiles = Countdown(12), Countdown(12), Countdown(12)
+        first_block = Signal()
         offset = Signal(ADDRESS_BITS)
         group_offset = Signal(ADDRESS_BITS)
         following = Signal(ADDRESS_BITS)  # offset + groups_per_row
         m.d.comb += [
-            last_block.eq(block == task.last_block),
-            last_tile.eq(tile == task.last_tile),
-            last_group_tile.eq(group_tile == task.last_group_tile),
-            self.slot.first.eq(block == 0),
+            last_block.eq(blocks.last),
+            last_tile.eq(tiles.last),
+            self.slot.first.eq(first_block),
             self.zero.eq(task.zero),
             walk.load.eq(load),
             walk.ring.eq(new.source),
@@ -139,17 +136,19 @@ class FrontEnd(wiring.Component):
             walk.row_end.eq(counter.row_end),
             walk.pass_end.eq(counter.pass_end),
             walk.offset.eq(offset),
-            walk.next_offset.eq(Mux(last_block & ~last_group_tile, group_offset, following)),
+            walk.next_offset.eq(Mux(last_block & ~group_tiles.last, group_offset, following)),
             self.pad.eq(walk.pad),
             self.address.eq(walk.address),
         ]
         m.d.sync += following.eq(offset + task.groups_per_row)
         with m.If(pass_end):
-            m.d.sync += [offset.eq(walk.next_offset), block.eq(Mux(last_block, 0, block + 1))]
+            m.d.sync += [offset.eq(walk.next_offset), first_block.eq(last_block), *blocks.step()]
             with m.If(last_block):
-                m.d.sync += [tile.eq(tile + 1), group_tile.eq(group_tile + 1)]
-                with m.If(last_group_tile):
-                    m.d.sync += [group_tile.eq(0), group_offset.eq(following)]
+                m.d.sync += [*tiles.step(), *group_tiles.step()]
+                with m.If(group_tiles.last):
+                    m.d.sync += group_offset.eq(following)
         with m.If(load):
-            m.d.sync += [task.eq(new), block.eq(0), tile.eq(0), group_tile.eq(0)]
+            counters = ((blocks, new.last_block), (tiles, new.last_tile), (group_tiles, new.last_group_tile))
+            m.d.sync += [counter.load(steps, steps == 0) for counter, steps in counters]
+            m.d.sync += [task.eq(new), first_block.eq(1)]
             m.d.sync += [offset.eq(0), group_offset.eq(0), following.eq(new.groups_per_row)]

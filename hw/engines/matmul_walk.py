@@ -1,13 +1,13 @@
 """Walks over feature maps: passes over rows of pixel groups, and the addresses of the words in a ring of rows."""
 
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Module, Mux, Signal, Value, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.control.descriptors import MapView
 from hw.interfaces import ADDRESS_BITS, PAD_BITS
 
-__all__ = ["PassCounter", "Ring", "RowRing", "prepare_ring"]
+__all__ = ["Countdown", "PassCounter", "Ring", "RowRing", "prepare_ring"]
 
 
 class Ring(data.Struct):
@@ -35,6 +35,28 @@ def prepare_ring(m: Module, view: data.View, ring: data.View) -> None:
     m.d.comb += [ring.pad.eq(view.pad), ring.start.eq(view.start), ring.stride.eq(view.row_stride)]
 
 
+class Countdown:
+    """Statements of a counter that goes round, with a register that tells its `last` step. A round has one step more
+    than `load` is given; `single`: that is 0."""
+
+    def __init__(self, bits: int) -> None:
+        self.last = Signal()
+        self._left = Signal(bits)  # after this one
+        self._steps = Signal(bits)
+        self._single = Signal()
+
+    def load(self, steps: Value, single: Value) -> list:
+        """Begin a round."""
+        return [self._left.eq(steps), self._steps.eq(steps), self._single.eq(single), self.last.eq(single)]
+
+    def step(self) -> list:
+        """Go on; after the last step, to the first one."""
+        return [
+            self._left.eq(Mux(self.last, self._steps, self._left - 1)),
+            self.last.eq(Mux(self.last, self._single, self._left == 1)),
+        ]
+
+
 class PassCounter(wiring.Component):
     """Counts the words of a pass of `rows` rows of `groups` words; a new pass follows without a gap.
 
@@ -58,26 +80,16 @@ class PassCounter(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        last_row = Signal(8)
-        last_group = Signal(8)
-        row = Signal(8)
-        group = Signal(8)
-        m.d.comb += [self.row_end.eq(group == last_group), self.pass_end.eq(self.row_end & (row == last_row))]
+        rows = Countdown(8)
+        groups = Countdown(8)
+        m.d.comb += [self.row_end.eq(groups.last), self.pass_end.eq(groups.last & rows.last)]
         with m.If(self.step):
-            m.d.sync += [
-                self.index.eq(Mux(self.pass_end, 0, self.index + 1)),
-                group.eq(Mux(self.row_end, 0, group + 1)),
-            ]
+            m.d.sync += [self.index.eq(Mux(self.pass_end, 0, self.index + 1)), *groups.step()]
             with m.If(self.row_end):
-                m.d.sync += row.eq(Mux(self.pass_end, 0, row + 1))
+                m.d.sync += rows.step()
         with m.If(self.load):
-            m.d.sync += [
-                last_row.eq(self.rows - 1),
-                last_group.eq(self.groups - 1),
-                self.index.eq(0),
-                row.eq(0),
-                group.eq(0),
-            ]
+            m.d.sync += [self.index.eq(0), *rows.load(self.rows - 1, self.rows == 1)]
+            m.d.sync += groups.load(self.groups - 1, self.groups == 1)
         return m
 
 

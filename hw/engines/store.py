@@ -10,7 +10,7 @@ from hw.bus.writer import AxiWriter
 from hw.config import AcceleratorConfig
 from hw.control.descriptors import StoreBody
 from hw.interfaces import EngineStatus, InstructionPort, PadRead
-from hw.memory.map_rows import next_row
+from hw.memory.map_rows import last_row, next_row
 
 __all__ = ["Storer", "WordReader"]
 
@@ -24,7 +24,7 @@ class WordReader(wiring.Component):
 
     Members
     -------
-    body : In(StoreBody), held until the last beat
+    body : In(StoreBody), held from the cycle before `start` until the last beat
     start : In(1), pulse: read the map of `body`
     source : Out(PadRead)
     beats : Out(stream of bus_bits)
@@ -84,7 +84,7 @@ class WordReader(wiring.Component):
             self.source.address.eq(address),
         ]
         m.d.sync += room.eq(room - granted + word_taken)
-        following_row = next_row(body.source, row_start)
+        following_row = next_row(body.source, row_start, last_row(m, body.source))
         with m.If(granted):
             m.d.sync += [address.eq(address + 1), word.eq(word + 1)]
             with m.If(word == body.words_per_row - 1):
@@ -165,7 +165,7 @@ class Storer(wiring.Component):
         total_beats = Signal(total_bits)
         rows = Signal(len(body.rows))  # multiplier of the serial product, low bit first
         row_beats = Signal(total_bits)
-        end = body.address + total_beats * config.bus_bytes
+        end = Signal(total_bits + len(body.address) + config.bus_bytes.bit_length())
 
         m.d.comb += [
             writer.command.payload.address.eq(self.result_base + body.address),
@@ -190,10 +190,16 @@ class Storer(wiring.Component):
                 with m.If(rows[0]):
                     m.d.sync += total_beats.eq(total_beats + row_beats)
                 with m.If(rows == 0):
-                    m.next = "check"
+                    m.next = "end"
+            with m.State("end"):
+                m.d.sync += end.eq(body.address + total_beats * config.bus_bytes)
+                m.next = "check"
             with m.State("check"):
-                with m.If((total_beats == 0) | (end > self.result_bytes)):
-                    m.d.comb += self.range_error.eq(1)
+                m.d.sync += self.range_error.eq((total_beats == 0) | (end > self.result_bytes))
+                m.next = "decide"
+            with m.State("decide"):
+                m.d.sync += self.range_error.eq(0)
+                with m.If(self.range_error):
                     m.next = "failed"
                 with m.Else():
                     m.d.comb += [writer.command.valid.eq(1), reader.start.eq(1)]

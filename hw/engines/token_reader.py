@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 from hw.config import AcceleratorConfig
 from hw.control.descriptors import MapView
 from hw.interfaces import PadRead
-from hw.memory.map_rows import next_row
+from hw.memory.map_rows import last_row, next_row
 
 __all__ = ["TokenReader"]
 
@@ -24,7 +24,8 @@ class TokenReader(wiring.Component):
 
     Members
     -------
-    start : begin a pass; the previous one has been read to its end. The fields below it hold still during a pass
+    start : begin a pass; the previous one has been read to its end. The fields below it hold still during a pass;
+        the view, from 2 cycles before on
     k_offset, v_offset : words from the beginning of a row to the blocks
     valid, take : a token is offered, and goes on with `take`; `last` marks the last one of the pass
     k, v : its codes
@@ -108,13 +109,14 @@ class TokenReader(wiring.Component):
         ]
         with m.If(granted):
             m.d.sync += second.eq(~pair)
-        row_start = Signal(16)
+        row_start, second_row, last = Signal(16), Signal(16), last_row(m, view)
+        m.d.sync += second_row.eq(next_row(view, view.start, last))
         m.d.comb += row_start.eq(Mux(self.start, view.start, row_after))
         with m.If(self.start | (pair & ends_row)):
             m.d.sync += [
                 k_address.eq(row_start + self.k_offset),
                 v_address.eq(row_start + self.v_offset),
-                row_after.eq(next_row(view, row_start)),
+                row_after.eq(Mux(self.start, second_row, next_row(view, row_after, last))),
                 group.eq(0),
                 row.eq(Mux(self.start, 0, row + 1)),
                 active.eq(self.start | ~ends_pass),

@@ -1,12 +1,18 @@
 """Rows of a feature map in a scratchpad."""
 
-from amaranth.hdl import Mux, Value
+from amaranth.hdl import Module, Mux, Signal, Value, signed
 from amaranth.lib import data
 
-__all__ = ["next_row"]
+__all__ = ["last_row", "next_row"]
 
 
-def next_row(view: data.View, row: Value) -> Value:
-    """Address of the row after the one at `row`: see `hw.control.descriptors.MapView`."""
-    following = row + view.row_stride
-    return Mux(following == view.limit, view.base, following)
+def last_row(m: Module, view: data.View) -> Signal:
+    """A register: address of the row before the one at `view.base`; right one cycle after `view`."""
+    last = Signal(signed(18))
+    m.d.sync += last.eq(view.limit - view.row_stride)
+    return last
+
+
+def next_row(view: data.View, row: Value, last: Value) -> Value:
+    """Address of the row after the one at `row`: see `hw.control.descriptors.MapView`, and `last_row`."""
+    return Mux(row == last, view.base, row + view.row_stride)

@@ -48,7 +48,7 @@ class Instruction:
         steps = 1 if f["pool"] else config.in_lanes // config.key_group
         groups = 0 if f["pool"] else config.in_lanes // config.state_group
         row = [config.pixels] * (f["groups_per_row"] - 1) + [f["last_pixels"]]
-        start, drained, written = 2, 0, 0
+        start, drained, written = 3, 0, 0
         for i in range(f["blocks"] if f["pool"] else f["blocks"] ** 2):
             # Words are requested ahead, up to SLOTS groups; then a pixel takes `steps` cycles.
             requested, ends = start, [start] * SLOTS
