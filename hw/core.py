@@ -18,6 +18,7 @@ from hw.engines.matmul import MatmulEngine
 from hw.engines.norm import NormEngine
 from hw.engines.store import Storer
 from hw.memory.parameter_stream import ParameterStream
+from hw.memory.read_buffer import ReadBuffer
 from hw.memory.scratchpads import Scratchpads
 from hw.memory.state_buffer import StateBuffer
 from hw.memory.weight_stream import WeightStream
@@ -131,9 +132,11 @@ class Core(wiring.Component):
     def _connect_memories(self, m: Module) -> None:
         """Scratchpad ports in order of priority, and the attention states."""
         matmul, depthwise, attention, norm, load, store = (self._engines[engine] for engine in Engine)
-        reads = (
-            matmul.source, matmul.residual, depthwise.source, attention.source, norm.source, store.source,
-        )  # fmt: skip
+        reads = [matmul.source, matmul.residual]
+        for engine in (Engine.DEPTHWISE, Engine.ATTENTION, Engine.NORM, Engine.STORE):
+            m.submodules[f"{engine.name.lower()}_reads"] = buffer = ReadBuffer(self._config)
+            connect(m, self._engines[engine].source, buffer.i)
+            reads.append(buffer.o)
         writes = (
             matmul.destination, depthwise.destination, attention.destination, norm.destination, load.destination,
         )  # fmt: skip

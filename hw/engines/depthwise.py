@@ -90,9 +90,9 @@ class DepthwiseEngine(wiring.Component):
     - passes * T * max(K, stride), the multipliers and the reads (at least 3 cycles per pass),
     - T * K * subblocks, the drain,
     - its stream words, the parameters (and 3 cycles per instruction).
-    The next instruction follows at once, or one cycle later where multipliers and reads are equally busy. An idle
+    The next instruction follows at once, or two cycles later where multipliers and reads are equally busy. An idle
     engine needs the time of its blocks, the stream words of the table and of the first block, the drain of all
-    subblocks but one (T * K each), and 27 cycles.
+    subblocks but one (T * K each), and 28 cycles.
 
     Members
     -------

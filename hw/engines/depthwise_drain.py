@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 from hw.arithmetic.requantizer import Requantizer, TableWrite
 from hw.config import AcceleratorConfig
 from hw.control.descriptors import DepthwiseBody, OperandMode, RequantMode, record_layout
+from hw.engines.countdown import Countdown
 from hw.engines.depthwise_parameters import RECORD_SLOTS
 from hw.engines.depthwise_window import accumulator_depth, chunks
 from hw.interfaces import PadWrite
@@ -75,8 +76,7 @@ class BeatWalk(wiring.Component):
         config = self._config
         body, new, take = Signal(drain_layout()), self.body.payload, Signal()
         chunk, subblock = self.beat.chunk, self.beat.subblock
-        groups_left, rows_left = Signal.like(body.groups_per_row), Signal.like(body.rows)
-        blocks_left = Signal.like(body.blocks)
+        groups, rows, blocks = Countdown(8), Countdown(8), Countdown(12)
         row, column, block_column = Signal(16), Signal(16), Signal(16)
         last_row = Signal(signed(18))
         word_end, row_end, group_end = Signal(), Signal(), Signal()
@@ -84,15 +84,15 @@ class BeatWalk(wiring.Component):
         next_block_column = Signal(16)
         m.d.comb += [
             word_end.eq(chunk == chunks(config) - 1),
-            row_end.eq(word_end & (groups_left == 1)),
-            group_end.eq(row_end & (rows_left == 1)),
+            row_end.eq(word_end & groups.last),
+            group_end.eq(row_end & rows.last),
             self.block_end.eq(group_end & (subblock == config.subblocks - 1)),
             self.group_begin.eq(self.address == 0),
             self.block_begin.eq(self.group_begin & (subblock == 0)),
             self.mode.eq(body.requant),
             self.beat.pad.eq(view.pad),
             self.beat.address.eq(row + column),
-            self.beat.last.eq(self.block_end & (blocks_left == 1)),
+            self.beat.last.eq(self.block_end & blocks.last),
             self.beat.table.eq(body.requant.operand == OperandMode.TABLE),
             self.beat.table_bank.eq(body.requant.table_bank),
             next_block_column.eq(block_column + body.groups_per_row),
@@ -102,14 +102,13 @@ class BeatWalk(wiring.Component):
         with m.If(self.step):
             m.d.sync += [chunk.eq(chunk + 1), self.address.eq(self.address + 1)]
             with m.If(word_end):
-                m.d.sync += [chunk.eq(0), column.eq(column + 1), groups_left.eq(groups_left - 1)]
+                m.d.sync += [chunk.eq(0), column.eq(column + 1), *groups.step()]
             with m.If(row_end):
-                m.d.sync += [column.eq(block_column), groups_left.eq(body.groups_per_row)]
-                m.d.sync += [row.eq(next_row(view, row, last_row)), rows_left.eq(rows_left - 1)]
+                m.d.sync += [column.eq(block_column), row.eq(next_row(view, row, last_row)), *rows.step()]
             with m.If(group_end):
-                m.d.sync += [row.eq(view.start), rows_left.eq(body.rows), self.address.eq(0), subblock.eq(subblock + 1)]
+                m.d.sync += [row.eq(view.start), self.address.eq(0), subblock.eq(subblock + 1)]
             with m.If(self.block_end):
-                m.d.sync += [subblock.eq(0), blocks_left.eq(blocks_left - 1)]
+                m.d.sync += [subblock.eq(0), *blocks.step()]
                 m.d.sync += [block_column.eq(next_block_column), column.eq(next_block_column)]
             with m.If(self.beat.last):
                 m.d.sync += self.active.eq(0)
@@ -117,9 +116,9 @@ class BeatWalk(wiring.Component):
             m.d.sync += [
                 body.eq(new),
                 self.active.eq(1),
-                groups_left.eq(new.groups_per_row),
-                rows_left.eq(new.rows),
-                blocks_left.eq(new.blocks),
+                *groups.load(new.groups_per_row - 1, new.groups_per_row == 1),
+                *rows.load(new.rows - 1, new.rows == 1),
+                *blocks.load(new.blocks - 1, new.blocks == 1),
                 row.eq(new.destination.start),
                 last_row.eq(new.destination.limit - new.destination.row_stride),
                 column.eq(0),
@@ -190,9 +189,14 @@ class DepthwiseDrain(wiring.Component):
         ]
         available = Signal(range(2 * accumulator_depth(config) + 1))
         first_subblock = walk.beat.subblock == 0
-        m.d.sync += available.eq(available + self.finished - (self.read & first_subblock))
+        some_available = Signal()
+        taken = self.read & first_subblock
+        m.d.sync += [
+            available.eq(available + self.finished - taken),
+            some_available.eq((available > 1) | self.finished | (available[0] & ~taken)),
+        ]
         m.d.comb += [
-            self.read.eq(walk.active & beats.w_rdy & (~first_subblock | (available != 0))),
+            self.read.eq(walk.active & beats.w_rdy & (~first_subblock | some_available)),
             self.read_address.eq(walk.address),
             self.read_group.eq(walk.beat.subblock),
             self.block_drained.eq(self.read & walk.block_end),
@@ -229,7 +233,7 @@ class DepthwiseDrain(wiring.Component):
         return requantizer
 
     def _write(self, m: Module, beats: SyncFIFO, requantizer: Requantizer) -> None:
-        """Queue the codes, and write each beat to its lanes of its word."""
+        """Queue the codes, and write each beat to its lanes of its word, through a register."""
         config = self._config
         layout = data.ArrayLayout(data.ArrayLayout(config.act_bits, config.requant_channels), config.dw_pixels)
         m.submodules.codes = fifo = SyncFIFO(width=layout.size, depth=BEATS_IN_FLIGHT)
@@ -237,18 +241,18 @@ class DepthwiseDrain(wiring.Component):
         for p in range(config.dw_pixels):
             m.d.comb += [made[p][c].eq(requantizer.y[p][c]) for c in range(config.requant_channels)]
         port = self.destination
+        free = ~port.valid | port.ready
         accepted = port.valid & port.ready
         m.d.comb += [
             fifo.w_data.eq(made),
             fifo.w_en.eq(requantizer.out_valid),
-            codes.eq(fifo.r_data),
-            beat.eq(beats.r_data),
-            port.valid.eq(fifo.r_rdy),
+            fifo.r_en.eq(free),
+            beats.r_en.eq(free & fifo.r_rdy),
             port.pad.eq(beat.pad),
             port.address.eq(beat.address),
-            fifo.r_en.eq(port.ready),
-            beats.r_en.eq(accepted),
         ]
+        with m.If(free):
+            m.d.sync += [port.valid.eq(fifo.r_rdy), codes.eq(fifo.r_data), beat.eq(beats.r_data)]
         for p in range(config.pixels):
             chunk, lane = divmod(p, config.dw_pixels)
             m.d.comb += port.mask[p].eq((beat.chunk == chunk) << beat.subblock)

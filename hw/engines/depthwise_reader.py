@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from hw.config import AcceleratorConfig
 from hw.control.descriptors import DepthwiseBody
+from hw.engines.countdown import Countdown
 from hw.engines.depthwise_parameters import PASS_SLOTS, PASSES_3X3, PASSES_5X5
 from hw.interfaces import PadRead, pad_word_layout
 from hw.memory.map_rows import last_row, next_row
@@ -56,7 +57,8 @@ class RowWalk(wiring.Component):
 
     Members
     -------
-    source, stride2, top, source_rows : fields of the instruction; constant from the cycle before a command on
+    source, stride2, top, source_rows : fields of the instruction; constant from the cycle before a command on. There is
+        at least one source row
     block : go to output row 0 of kernel row 0
     kernel_row : go to output row 0 of the next kernel row
     same_kernel_row : go back to output row 0
@@ -76,30 +78,40 @@ class RowWalk(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         view = self.source
-        step, ring = Signal(17), Signal(17)
-        m.d.sync += [step.eq(view.row_stride << self.stride2), ring.eq(view.limit - view.base)]
+        step, wrapped_step, threshold = Signal(17), Signal(signed(18)), Signal(signed(18))
+        last_real = [Signal(signed(ROW_BITS), name=f"last_real_{i}") for i in range(3)]  # less i
+        m.d.sync += [
+            step.eq(view.row_stride << self.stride2),
+            wrapped_step.eq((view.row_stride << self.stride2) - (view.limit - view.base)),
+            threshold.eq(view.limit - (view.row_stride << self.stride2)),
+            *(row.eq(self.source_rows - 1 - i) for i, row in enumerate(last_real)),
+        ]
         # the current row, and output row 0 of the current kernel row
         j, first_j = Signal(signed(ROW_BITS)), Signal(signed(ROW_BITS))
-        first_address = Signal(16)
-        m.d.comb += self.real.eq((j >= 0) & (j < self.source_rows))
+        first_address, first_real = Signal(16), Signal()
 
         # One row further than the first one; that is row 1 as long as the walk begins above the view or at row 0.
-        row_after_first, stepped = Signal(16), Signal(18)
-        m.d.comb += [row_after_first.eq(next_row(view, first_address, last_row(m, view))), stepped.eq(self.address + step)]
+        row_after_first = Signal(16)
+        m.d.comb += row_after_first.eq(next_row(view, first_address, last_row(m, view)))
         next_first = Mux(first_j >= 0, row_after_first, view.start)
+        next_first_real = (first_j >= -1) & (first_j <= last_real[1])
         entry = Mux(self.stride2 & (j == -1), row_after_first, view.start)
-        next_address = Mux(stepped >= view.limit, stepped - ring, stepped)
+        next_address = self.address + Mux(self.address >= threshold, wrapped_step, step)
+        next_real = Mux(self.stride2, (j >= -2) & (j <= last_real[2]), (j >= -1) & (j <= last_real[1]))
 
         with m.If(self.block):
             m.d.sync += [j.eq(-self.top), first_j.eq(-self.top)]
             m.d.sync += [self.address.eq(view.start), first_address.eq(view.start)]
+            m.d.sync += [self.real.eq(self.top == 0), first_real.eq(self.top == 0)]
         with m.Elif(self.kernel_row):
             m.d.sync += [j.eq(first_j + 1), first_j.eq(first_j + 1)]
             m.d.sync += [self.address.eq(next_first), first_address.eq(next_first)]
+            m.d.sync += [self.real.eq(next_first_real), first_real.eq(next_first_real)]
         with m.Elif(self.same_kernel_row):
-            m.d.sync += [j.eq(first_j), self.address.eq(first_address)]
+            m.d.sync += [j.eq(first_j), self.address.eq(first_address), self.real.eq(first_real)]
         with m.Elif(self.output_row):
             m.d.sync += [j.eq(j + Mux(self.stride2, 2, 1)), self.address.eq(Mux(j < 0, entry, next_address))]
+            m.d.sync += self.real.eq(next_real)
         return m
 
 
@@ -107,7 +119,7 @@ class DepthwiseReader(wiring.Component):
     """Reads the words of all passes of an instruction, and says what they are good for.
 
     Per block, pass, and output row, there are `groups_per_row` slots (twice as many for stride 2), one per cycle. A
-    slot is real if it lies on the map; then its word is read. One idle cycle between instructions.
+    slot is real if it lies on the map; then its word is read. Two idle cycles between instructions.
 
     Members
     -------
@@ -147,8 +159,7 @@ class DepthwiseReader(wiring.Component):
         ]
 
         begin = Signal()
-        busy = begin | running
-        m.d.comb += self.body.ready.eq(~busy | (advance & end))
+        m.d.comb += self.body.ready.eq(~(begin | running))
         m.d.sync += begin.eq(self.body.valid & self.body.ready)
         with m.If(self.body.valid & self.body.ready):
             m.d.sync += body.eq(self.body.payload)
@@ -165,19 +176,19 @@ class DepthwiseReader(wiring.Component):
         m.d.comb += [getattr(rows, name).eq(getattr(body, name)) for name in ("stride2", "top", "source_rows")]
         m.d.comb += rows.source.eq(body.source)
 
-        words_left = Signal.like(body.source_groups)
-        slots_left, rows_left, blocks_left = Signal(9), Signal.like(body.rows), Signal.like(body.blocks)
-        block_begin = Signal()
+        slots, output_rows, blocks = Countdown(9), Countdown(8), Countdown(12)
+        words_left, second = Signal(9), Signal()  # `words_left` has one more for a stride of 2
+        word_left, block_begin = Signal(), Signal()
         block_offset, offset = Signal(16), Signal(16)  # of the block and the word from the row's address
         row_end, pass_end, block_end = Signal(), Signal(), Signal()
         m.d.comb += [
-            row_end.eq(slots_left == 1),
-            pass_end.eq(row_end & (rows_left == 1)),
+            row_end.eq(slots.last),
+            pass_end.eq(row_end & output_rows.last),
             block_end.eq(pass_end & slot.last),
-            end.eq(block_end & (blocks_left == 1)),
+            end.eq(block_end & blocks.last),
             self.source.address.eq(rows.address + offset),
-            slot.real.eq(rows.real & (words_left != 0)),
-            slot.completes.eq(~body.stride2 | slots_left[0]),
+            slot.real.eq(rows.real & word_left),
+            slot.completes.eq(~body.stride2 | second),
             slot.row_end.eq(row_end),
             slot.pass_end.eq(pass_end),
             slot.block_begin.eq(block_begin),
@@ -188,24 +199,29 @@ class DepthwiseReader(wiring.Component):
         self._columns(m, body, begin | (advance & row_end), advance, words_left, rows.real, slot)
 
         with m.If(advance):
-            m.d.sync += [slots_left.eq(slots_left - 1), block_begin.eq(0)]
+            m.d.sync += [*slots.step(), second.eq(~second), block_begin.eq(0)]
             with m.If(slot.real):
                 m.d.sync += offset.eq(offset + 1)
-            with m.If(words_left != 0):
-                m.d.sync += words_left.eq(words_left - 1)
+            with m.If(word_left):
+                m.d.sync += [words_left.eq(words_left - 1), word_left.eq(words_left != 1 + body.stride2)]
+        with m.If(advance & row_end):
+            m.d.sync += output_rows.step()
         with m.If(begin | (advance & row_end)):
-            m.d.sync += [
-                slots_left.eq(body.groups_per_row << body.stride2),
-                words_left.eq(body.source_groups),
-                rows_left.eq(Mux(begin | pass_end, body.rows, rows_left - 1)),
-                offset.eq(block_offset),
-            ]
+            m.d.sync += [words_left.eq(body.source_groups + body.stride2), word_left.eq(1), offset.eq(block_offset)]
         with m.If(begin):
-            m.d.sync += [blocks_left.eq(body.blocks), block_offset.eq(0), offset.eq(0), block_begin.eq(1)]
+            slots_per_row = body.groups_per_row << body.stride2
+            m.d.sync += [
+                *slots.load(slots_per_row - 1, slots_per_row == 1),
+                *output_rows.load(body.rows - 1, body.rows == 1),
+                *blocks.load(body.blocks - 1, body.blocks == 1),
+                block_offset.eq(0),
+                offset.eq(0),
+                second.eq(0),
+                block_begin.eq(1),
+            ]
         with m.Elif(advance & block_end):
             next_offset = block_offset + body.source_groups
-            m.d.sync += [blocks_left.eq(blocks_left - 1), block_offset.eq(next_offset), offset.eq(next_offset)]
-            m.d.sync += block_begin.eq(1)
+            m.d.sync += [*blocks.step(), block_offset.eq(next_offset), offset.eq(next_offset), block_begin.eq(1)]
 
     def _passes(
         self, m: Module, body: data.View, begin: Value, next_pass: Value, slot: data.View, rows: RowWalk
@@ -245,10 +261,8 @@ class DepthwiseReader(wiring.Component):
             m.d.sync += [left1.eq(1), left2.eq((left1 | body.stride2) if p == 1 else 1)]
         m.d.comb += [slot.left1.eq(left1 & real), slot.left2.eq(left2 & real)]
         # Words from the output word's first slot on; a stride of 2 comes to its second slot with one word less.
-        words = Signal(len(words_left) + 1)
-        m.d.comb += words.eq(words_left + body.stride2)
         with m.If(real):
-            with m.Switch(words):
+            with m.Switch(words_left):
                 with m.Case(0):
                     m.d.comb += slot.remaining.eq(0)
                 with m.Case(1):

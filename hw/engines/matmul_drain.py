@@ -7,8 +7,9 @@ from amaranth.lib.wiring import In, Out
 from hw.arithmetic.accumulators import Accumulators
 from hw.config import AcceleratorConfig
 from hw.control.descriptors import OperandMode, RequantMode, record_layout
+from hw.engines.countdown import Countdown
 from hw.engines.matmul_tasks import DrainTask
-from hw.engines.matmul_walk import Countdown, PassCounter, RowRing
+from hw.engines.matmul_walk import PassCounter, RowRing
 from hw.interfaces import ADDRESS_BITS, PAD_BITS, PAD_READ_LATENCY, PadRead
 
 __all__ = ["Drain", "Ticket"]

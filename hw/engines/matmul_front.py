@@ -6,8 +6,9 @@ from amaranth.lib.wiring import In, Out
 
 from hw.arithmetic.accumulators import Accumulators
 from hw.config import AcceleratorConfig
+from hw.engines.countdown import Countdown
 from hw.engines.matmul_tasks import StreamTask
-from hw.engines.matmul_walk import Countdown, PassCounter, RowRing
+from hw.engines.matmul_walk import PassCounter, RowRing
 from hw.interfaces import ADDRESS_BITS, PAD_BITS
 
 __all__ = ["FrontEnd", "slot_layout"]

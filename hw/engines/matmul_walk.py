@@ -1,13 +1,14 @@
 """Walks over feature maps: passes over rows of pixel groups, and the addresses of the words in a ring of rows."""
 
-from amaranth.hdl import Module, Mux, Signal, Value, signed
+from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.control.descriptors import MapView
+from hw.engines.countdown import Countdown
 from hw.interfaces import ADDRESS_BITS, PAD_BITS
 
-__all__ = ["Countdown", "PassCounter", "Ring", "RowRing", "prepare_ring"]
+__all__ = ["PassCounter", "Ring", "RowRing", "prepare_ring"]
 
 
 class Ring(data.Struct):
@@ -33,28 +34,6 @@ def prepare_ring(m: Module, view: data.View, ring: data.View) -> None:
         ring.second.eq(view.start + view.row_stride - Mux(view.start >= ring.threshold, size, 0)),
     ]
     m.d.comb += [ring.pad.eq(view.pad), ring.start.eq(view.start), ring.stride.eq(view.row_stride)]
-
-
-class Countdown:
-    """Statements of a counter that goes round, with a register that tells its `last` step. A round has one step more
-    than `load` is given; `single`: that is 0."""
-
-    def __init__(self, bits: int) -> None:
-        self.last = Signal()
-        self._left = Signal(bits)  # after this one
-        self._steps = Signal(bits)
-        self._single = Signal()
-
-    def load(self, steps: Value, single: Value) -> list:
-        """Begin a round."""
-        return [self._left.eq(steps), self._steps.eq(steps), self._single.eq(single), self.last.eq(single)]
-
-    def step(self) -> list:
-        """Go on; after the last step, to the first one."""
-        return [
-            self._left.eq(Mux(self.last, self._steps, self._left - 1)),
-            self.last.eq(Mux(self.last, self._single, self._left == 1)),
-        ]
 
 
 class PassCounter(wiring.Component):
