@@ -57,7 +57,7 @@ def _depthwise(f: dict, config: AcceleratorConfig) -> Timing:
         + passes * words_for(DW_TAPS * config.in_lanes * config.dw_weight_bits, config.bus_bits)
     )
     busy = max(f["blocks"] * max(compute, drain), f["blocks"] * parameters + 3)
-    return Timing(busy, busy + parameters + (config.subblocks - 1) * words * chunks + 27)
+    return Timing(busy, busy + parameters + (config.subblocks - 1) * words * chunks + 29)
 
 
 def _attention(f: dict, config: AcceleratorConfig) -> Timing:
@@ -66,18 +66,18 @@ def _attention(f: dict, config: AcceleratorConfig) -> Timing:
     steps = 1 if f.get("pool") else ti // config.key_group
     tokens = f["rows"] * max(pixels * steps, 2 * f["groups_per_row"])  # a token takes two reads
     if f.get("pool"):
-        busy = blocks * (tokens + 1) + (blocks - 1) * max(ti + 1, 5) + ti + 12
+        busy = blocks * (tokens + 1) + (blocks - 1) * max(ti + 1, 5) + ti + 13
         return Timing(busy, busy)
     drains = [ti * (ti // config.state_group + (i % blocks == 0)) for i in range(blocks * blocks)]
-    total = 13 + blocks * blocks * (tokens + 2) + sum(max(d + 1, 6) for d in drains[:-1]) + drains[-1]
+    total = 14 + blocks * blocks * (tokens + 2) + sum(max(d + 1, 6) for d in drains[:-1]) + drains[-1]
     # the next head is taken, and fetches, when the last drain begins
-    return Timing(total - 13 + max(drains[-1] + 1, 8) - drains[-1], total)
+    return Timing(total - 14 + max(drains[-1] + 1, 9) - drains[-1], total)
 
 
 def _norm(f: dict, config: AcceleratorConfig) -> Timing:
     groups = -(-f["channels"] // config.requant_channels)
     words = max(record_words(config.requant_channels, config.bus_bits), 3)
-    busy = groups + 61 + config.act_bits + (groups - 1) * words
+    busy = groups + 63 + config.act_bits + (groups - 1) * words
     return Timing(busy, busy)
 
 
@@ -91,7 +91,7 @@ def _load(f: dict, config: AcceleratorConfig) -> Timing:
 
 def _store(f: dict, config: AcceleratorConfig) -> Timing:
     beats = f["rows"] * f["words_per_row"] * config.pad_word_beats
-    busy = beats + min(beats, 16) + f["rows"].bit_length() + 7 + WRITE_LATENCY
+    busy = beats + min(beats, 16) + f["rows"].bit_length() + 14 + WRITE_LATENCY
     return Timing(busy, busy)
 
 

@@ -36,8 +36,8 @@ class PadRead(wiring.Signature):
     """Read port of a requester.
 
     A request is taken in a cycle where `valid` and `ready` are 1. Its data stands on `data` exactly
-    `PAD_READ_LATENCY` cycles later, in the one cycle where `data_valid` is 1; later behind a `ReadBuffer`. Data comes in
-    request order.
+    `PAD_READ_LATENCY` cycles later, in the one cycle where `data_valid` is 1; later behind a `ReadBuffer`. Data
+    comes in request order.
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:

@@ -104,7 +104,8 @@ class BurstSplitter(wiring.Component):
         passes = ~measured.valid | measured.ready
         m.d.comb += self.command.ready.eq(~waiting)
         with m.If(self.command.valid & ~waiting):
-            m.d.sync += [raw.eq(incoming.address >> self._size_bits), beats_less_1.eq(incoming.beats - 1), waiting.eq(1)]
+            m.d.sync += [waiting.eq(1), raw.eq(incoming.address >> self._size_bits)]
+            m.d.sync += beats_less_1.eq(incoming.beats - 1)
         with m.Elif(passes):
             m.d.sync += waiting.eq(0)
         with m.If(passes):

@@ -28,7 +28,8 @@ class InstructionQueue(wiring.Component):
     """FIFO of `queue_depth` instructions, one more at its head, and the event counter of one engine.
 
     An instruction can start 3 cycles after it came, and 2 cycles after the `done` of the instruction that it awaits.
-    With a `fetch` port, instructions are taken in every second cycle. Once an awaited count was reached, that is remembered, so that `instruction` is not withdrawn but by `halt`.
+    With a `fetch` port, instructions are taken in every second cycle. Once an awaited count was reached, that is
+    remembered, so that `instruction` is not withdrawn but by `halt`.
 
     Parameters
     ----------

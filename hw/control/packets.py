@@ -14,8 +14,8 @@ __all__ = ["PacketAssembler"]
 class PacketAssembler(wiring.Component):
     """Collect the beats of each packet, and check its CRC-32.
 
-    A packet is offered from the second cycle after its last beat, and blocks the input until it is taken: one packet per
-    `PACKET_BYTES / bus_bytes + 2` cycles.
+    A packet is offered from the second cycle after its last beat, and blocks the input until it is taken: one packet
+    per `PACKET_BYTES / bus_bytes + 2` cycles.
 
     Members
     -------
