@@ -97,7 +97,7 @@ class Accelerator(wiring.Component):
     ) -> None:
         """What the host can read."""
         for field in BY_NAME["STATUS"].fields:
-            m.d.comb += registers.status[field.bit].eq(getattr(control, field.name))
+            m.d.sync += registers.status[field.bit].eq(getattr(control, field.name))
         m.d.comb += [
             self.monitor.started.eq(core.started),
             self.monitor.done.eq(core.done),

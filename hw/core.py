@@ -36,7 +36,7 @@ class Core(wiring.Component):
     program_base, input_base, result_base, result_bytes : constant during a run
     buses : AXI4 ports; port 0 is shared by all bus masters, the others carry weights only
     events : instructions completed, per engine
-    busy, stall : one bit per engine
+    busy, stall : one bit per engine, one cycle late
     started, done : one bit per engine; an instruction begins, or has completed
     packet, fault, ended : see `Sequencer`
     bus_read, bus_write, result_range : errors of bus masters
@@ -90,9 +90,11 @@ class Core(wiring.Component):
         streams = self._connect_streams(m, queues)
         self._connect_buses(m, streams)
         statuses = [self._engines[engine].status for engine in Engine]
-        m.d.comb += [
+        m.d.sync += [
             self.busy.eq(Cat(status.busy for status in statuses)),
             self.stall.eq(Cat(status.stall for status in statuses)),
+        ]
+        m.d.comb += [
             self.packet.eq(self._sequencer.packet),
             self.fault.eq(self._sequencer.fault),
             self.ended.eq(self._sequencer.ended),

@@ -90,24 +90,26 @@ class RunControl(wiring.Component):
             with m.State("RUN"):
                 with m.If(problem != ErrorCode.NONE):
                     m.d.sync += [self.error_code.eq(problem), self.error_info.eq(self.packet), self.interrupt.eq(1)]
+                    m.d.sync += self.halt.eq(1)
                     m.next = "ERROR"
                 with m.Elif(self.ended):
                     m.d.sync += [self.done.eq(1), self.interrupt.eq(1)]
                     m.next = "IDLE"
                 self._leave_on_soft_reset(m)
             with m.State("ERROR"):
-                m.d.comb += [self.error.eq(1), self.halt.eq(1)]
+                m.d.comb += self.error.eq(1)
                 self._leave_on_soft_reset(m)
             with m.State("DRAIN"):
-                m.d.comb += [resetting.eq(1), self.halt.eq(1)]
+                m.d.comb += resetting.eq(1)
                 m.d.sync += count.eq(Mux(self.outstanding, 0, count + 1))
                 with m.If(~self.outstanding & (count == QUIET_CYCLES - 1)):
-                    m.d.sync += count.eq(0)
+                    m.d.sync += [count.eq(0), self.clear.eq(1)]
                     m.next = "CLEAR"
             with m.State("CLEAR"):
-                m.d.comb += [resetting.eq(1), self.halt.eq(1), self.clear.eq(1)]
+                m.d.comb += resetting.eq(1)
                 m.d.sync += count.eq(count + 1)
                 with m.If(count == FLUSH_CYCLES - 1):
+                    m.d.sync += [self.halt.eq(0), self.clear.eq(0)]
                     m.d.sync += [count.eq(0), self.done.eq(0), self.interrupt.eq(0)]
                     m.d.sync += [self.error_code.eq(ErrorCode.NONE), self.error_info.eq(0)]
                     m.next = "IDLE"
@@ -120,6 +122,7 @@ class RunControl(wiring.Component):
 
     def _leave_on_soft_reset(self, m: Module) -> None:
         with m.If(self.soft_reset):
+            m.d.sync += self.halt.eq(1)
             m.next = "DRAIN"
 
     def _watchdog(self, m: Module) -> Signal:
