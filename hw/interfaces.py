@@ -105,7 +105,8 @@ class StateWrite(wiring.Signature):
 
 
 class StateRead(wiring.Signature):
-    """Read port of the state buffer: the stream word `word` of tile `tile`, one cycle after `enable`."""
+    """Read port of the state buffer: the stream word `word` of tile `tile`, from one cycle after `enable` until one
+    cycle after the next."""
 
     def __init__(self, config: AcceleratorConfig) -> None:
         super().__init__(

@@ -1,11 +1,12 @@
 """Distributes the parameter stream of the matmul engine: tables, requantization records, weight tiles."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.config import AcceleratorConfig
 from hw.control.descriptors import record_words, table_words
+from hw.engines.countdown import Countdown
 from hw.engines.mac_array import TileWrite
 from hw.interfaces import StateRead
 
@@ -37,8 +38,9 @@ class TileLoader(wiring.Component):
     With `from_state`, tiles come from the state buffer, and output tile 0 has no records.
 
     The next tile is loaded while the current one is in use. `tile_ready`: a whole tile is on its way; `take` uses it
-    up, and in the same cycle the first word of the next one may be taken. `write` follows `WRITE_DELAY` cycles behind
-    the words, so that it fits the MAC array if the `swap` follows `WRITE_DELAY` cycles behind `take`.
+    up. One word of the tile after that waits in a register, so that `words.ready` does not depend on `take`; `write`
+    follows `WRITE_DELAY` cycles behind the words, or behind the `take` that they waited for, so that it fits the MAC
+    array if the `swap` follows `WRITE_DELAY` cycles behind `take`.
 
     Throughput: a tile every `tile_words` cycles. Tables, records and tiles wait for their consumers one by one, in the
     order of the stream; a consumer never waits for anything that comes later in the stream.
@@ -80,7 +82,6 @@ class TileLoader(wiring.Component):
             self.task.ready.eq(phase == Phase.IDLE),
             self.table.payload.eq(self.words.payload),
             self.records.payload.eq(self.words.payload),
-            room.eq(~self.tile_ready | self.take),
         ]
         with m.Switch(phase):
             for consumer, port in ((Phase.TABLE, self.table), (Phase.RECORDS, self.records)):
@@ -100,21 +101,20 @@ class TileLoader(wiring.Component):
         with m.If(fire):
             m.d.sync += word.eq(Mux(last_word, 0, word + 1))
         self._sequence(m, task, phase, fire & last_word)
-        self._write_tile(m, task, fire & (phase == Phase.TILES), word, last_word)
+        m.d.comb += room.eq(self._write_tile(m, task, fire & (phase == Phase.TILES), word, last_word))
         return m
 
     def _sequence(self, m: Module, task: data.View, phase: Signal, finished: Signal) -> None:
         """Phases of an instruction; `finished` ends the current table, block of records, or tile."""
-        tile = Signal(12)
-        block = Signal(12)
+        tiles, blocks = Countdown(12), Countdown(12)
         state_tile = Signal(len(self.state.tile))
         m.d.comb += self.state.tile.eq(state_tile)
         with m.If(self.task.valid & self.task.ready):
             new = self.task.payload
             m.d.sync += [
                 task.eq(new),
-                tile.eq(0),
-                block.eq(0),
+                *tiles.load(new.last_tile, new.last_tile == 0),
+                *blocks.load(new.last_block, new.last_block == 0),
                 state_tile.eq(new.state_tile),
                 phase.eq(Mux(new.table_load, Phase.TABLE, Mux(new.from_state, Phase.TILES, Phase.RECORDS))),
             ]
@@ -124,33 +124,41 @@ class TileLoader(wiring.Component):
             with m.Case(Phase.RECORDS):
                 m.d.sync += phase.eq(Phase.TILES)
             with m.Case(Phase.TILES):
-                m.d.sync += [state_tile.eq(state_tile + 1), block.eq(block + 1)]
-                with m.If(block == task.last_block):
-                    m.d.sync += [
-                        block.eq(0),
-                        tile.eq(tile + 1),
-                        phase.eq(Mux(tile == task.last_tile, Phase.IDLE, Phase.RECORDS)),
-                    ]
+                m.d.sync += [state_tile.eq(state_tile + 1), *blocks.step()]
+                with m.If(blocks.last):
+                    m.d.sync += [*tiles.step(), phase.eq(Mux(tiles.last, Phase.IDLE, Phase.RECORDS))]
 
-    def _write_tile(self, m: Module, task: data.View, fire: Signal, word: Signal, last_word: Signal) -> None:
-        """Words of the stream wait as long as words of the state buffer take; then both are registered."""
+    def _write_tile(self, m: Module, task: data.View, fire: Signal, word: Signal, last_word: Signal) -> Value:
+        """Words of the stream wait as long as words of the state buffer take, and until the tile before was taken; then
+        both are registered. Returns whether there is room for a word."""
         valid = Signal()
         index = Signal.like(word)
+        last = Signal()
         from_state = Signal()
         payload = Signal(self._config.stream_bits)
-        m.d.comb += [self.state.enable.eq(fire & task.from_state), self.state.word.eq(word)]
-        with m.If(fire & last_word):
-            m.d.sync += self.tile_ready.eq(1)
-        with m.Elif(self.take):
-            m.d.sync += self.tile_ready.eq(0)
+        full = Signal()  # a whole tile has gone on, and was not taken
+        moves = valid & ~full
+        room = ~valid | ~full
+        m.d.comb += [
+            self.state.enable.eq(fire & task.from_state),
+            self.state.word.eq(word),
+            self.tile_ready.eq(full | (valid & last)),
+        ]
+        with m.If(self.take):
+            m.d.sync += full.eq(0)
+        with m.Elif(moves & last):
+            m.d.sync += full.eq(1)
 
-        m.d.sync += [valid.eq(fire), self.write.valid.eq(valid)]
+        m.d.sync += self.write.valid.eq(moves)
+        with m.If(room):
+            m.d.sync += valid.eq(fire)
         with m.If(fire):
-            m.d.sync += [index.eq(word), from_state.eq(task.from_state)]
+            m.d.sync += [index.eq(word), last.eq(last_word), from_state.eq(task.from_state)]
             with m.If(~task.from_state):
                 m.d.sync += payload.eq(self.words.payload)
-        with m.If(valid):
+        with m.If(moves):
             m.d.sync += [
                 self.write.word.eq(index),
                 self.write.data.eq(Mux(from_state, self.state.data, payload)),
             ]
+        return room

@@ -245,7 +245,6 @@ class Environment:
         ):
             if seen[name]:
                 log.append(cycle)
-        self.state = None
         if seen["state.enable"]:
             tile = packed(self.memories.state[seen["state.tile"]], c.operand_bits)
             self.state = tile >> (seen["state.word"] * c.stream_bits) & ((1 << c.stream_bits) - 1)
