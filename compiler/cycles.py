@@ -50,14 +50,14 @@ def _depthwise(f: dict, config: AcceleratorConfig) -> Timing:
     words = f["rows"] * f["groups_per_row"]
     passes = kernel * -(-kernel // DW_TAPS)
     compute = passes * max(words * max(chunks, stride), Accumulators.MIN_REVISIT)
-    drain = words * chunks * config.subblocks
+    drain = words * chunks * config.dw_subblocks
     parameters = (
         record_words(config.in_lanes, config.bus_bits)
         + words_for(8 * config.in_lanes, config.bus_bits)
         + passes * words_for(DW_TAPS * config.in_lanes * config.dw_weight_bits, config.bus_bits)
     )
     busy = max(f["blocks"] * max(compute, drain), f["blocks"] * parameters + 3)
-    return Timing(busy, busy + parameters + (config.subblocks - 1) * words * chunks + 29)
+    return Timing(busy, busy + parameters + (config.dw_subblocks - 1) * words * chunks + 29)
 
 
 def _attention(f: dict, config: AcceleratorConfig) -> Timing:
@@ -75,8 +75,8 @@ def _attention(f: dict, config: AcceleratorConfig) -> Timing:
 
 
 def _norm(f: dict, config: AcceleratorConfig) -> Timing:
-    groups = -(-f["channels"] // config.requant_channels)
-    words = max(record_words(config.requant_channels, config.bus_bits), 3)
+    groups = -(-f["channels"] // config.norm_group)
+    words = max(record_words(config.norm_group, config.bus_bits), 3)
     busy = groups + 63 + config.act_bits + (groups - 1) * words
     return Timing(busy, busy)
 

@@ -315,7 +315,7 @@ class _Plan:
             yield node.name, "write", Engine.MATMUL, words * config.subblocks
         elif node.is_depthwise:
             yield node.inputs[0], "read", Engine.DEPTHWISE, words * node.kernel * node.stride
-            yield node.name, "write", Engine.DEPTHWISE, words * config.subblocks
+            yield node.name, "write", Engine.DEPTHWISE, words * config.dw_subblocks
         else:
             blocks = ceil(node.weight.shape[1] / config.in_lanes)
             yield node.inputs[0], "read", Engine.MATMUL, words * config.in_lanes // config.out_lanes * blocks
@@ -587,7 +587,7 @@ class _Plan:
                     Parameters(
                         (node.name, 0),
                         lambda: requant_parameters(
-                            node.requant, channels, self.config.requant_channels, self.config.bus_bits
+                            node.requant, channels, self.config.norm_group, self.config.bus_bits
                         ),
                         node.requant,
                     ),

@@ -52,7 +52,9 @@ class AcceleratorConfig:
     in_lanes: int = 16  #: Ti, input channels per word and cycle; a power of two
     out_lanes: int = 16  #: To, output channels per cycle; a power of two
     dw_pixels: int = 7  #: output pixels per cycle of the depthwise engine, at most P; times Ti channels and 3 taps
-    requant_channels: int = 8  #: channels that a requantizer takes per cycle (times P or dw_pixels lanes)
+    requant_channels: int = 8  #: channels that the MAC array's requantizer takes per cycle (times P lanes)
+    dw_requant_channels: int = 4  #: that of the depthwise engine (times dw_pixels lanes), at most Ti
+    norm_channels: int = 4  #: channels of LayerNorm per cycle, at most Ti
     act_bits: int = 8  #: activations, unsigned
     weight_bits: int = 8  #: weights, signed and narrow
     state_bits: int = 8  #: linear-attention state, signed and narrow; lives where weights live
@@ -68,7 +70,7 @@ class AcceleratorConfig:
     parameter_buffer_words: int = 512  #: words of `bus_bits` prefetched for each small engine
     state_tiles: int = 16  #: Ti x To tiles of attention states that are held at once
     queue_depth: int = 4  #: instructions waiting at each engine
-    state_lanes: int = 16  #: attention states that are requantized per cycle, at most Ti, To, and a stream word
+    state_lanes: int = 4  #: attention states that are requantized per cycle, at most Ti, To, and a stream word
     attention_keys: int = 8  #: key channels that meet all Ti value channels per cycle, at most Ti / 2
     multiplier: Multipliers = Multipliers.PACKED  #: the same results in every style
     logic_engines: bool = False  #: the engines beside the MAC array, except requantizers, multiply in logic
@@ -87,7 +89,8 @@ class AcceleratorConfig:
     def _check_ranges(self) -> None:
         ranges = {
             "pixels": (1, 32), "in_lanes": (2, 64), "out_lanes": (2, 64), "dw_pixels": (1, 32),
-            "requant_channels": (1, 64), "act_bits": (2, 8), "weight_bits": (2, 8), "state_bits": (2, 8),
+            "requant_channels": (1, 64), "dw_requant_channels": (1, 64), "norm_channels": (1, 64),
+            "act_bits": (2, 8), "weight_bits": (2, 8), "state_bits": (2, 8),
             "divisor_mantissa_bits": (0, 10), "table_index_bits": (4, 12), "acc_bits": (16, 32),
             "acc_depth": (8, 256), "bus_bits": (64, 256), "bus_ports": (1, 4), "stream_bits": (64, 2048),
             "weight_buffer_words": (16, 65536), "parameter_buffer_words": (16, 65536), "state_tiles": (2, 256),
@@ -98,8 +101,9 @@ class AcceleratorConfig:
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
                 raise ConfigError(f"{name} = {value!r} is not an integer from {low} to {high}")
         powers = (
-            "in_lanes", "out_lanes", "requant_channels", "acc_depth", "bus_bits", "stream_bits",
-            "weight_buffer_words", "parameter_buffer_words", "state_tiles", "state_lanes", "attention_keys",
+            "in_lanes", "out_lanes", "requant_channels", "dw_requant_channels", "norm_channels", "acc_depth",
+            "bus_bits", "stream_bits", "weight_buffer_words", "parameter_buffer_words", "state_tiles", "state_lanes",
+            "attention_keys",
         )  # fmt: skip
         for name in powers:
             if not _is_power_of_two(getattr(self, name)):
@@ -169,8 +173,38 @@ class AcceleratorConfig:
 
     @property
     def subblocks(self) -> int:
-        """Requantizer channel groups in one scratchpad word."""
+        """Channel groups of the MAC array's requantizer in one scratchpad word."""
         return self.in_lanes // self.requant_channels
+
+    @property
+    def dw_group(self) -> int:
+        """Channels that the depthwise engine requantizes per cycle, `dw_requant_channels`, but at most a word's."""
+        return min(self.dw_requant_channels, self.in_lanes)
+
+    @property
+    def dw_subblocks(self) -> int:
+        """Such groups in one scratchpad word."""
+        return self.in_lanes // self.dw_group
+
+    @property
+    def norm_group(self) -> int:
+        """Channels of LayerNorm per cycle: `norm_channels`, but at most a word's."""
+        return min(self.norm_channels, self.in_lanes)
+
+    @property
+    def norm_subblocks(self) -> int:
+        """Such groups in one scratchpad word."""
+        return self.in_lanes // self.norm_group
+
+    @property
+    def write_group(self) -> int:
+        """Channels of a scratchpad word that are written together: the smallest group of an engine."""
+        return min(self.requant_channels, self.dw_group, self.norm_group)
+
+    @property
+    def write_groups(self) -> int:
+        """Such groups in one scratchpad word."""
+        return self.in_lanes // self.write_group
 
     @property
     def slices(self) -> int:
@@ -246,6 +280,7 @@ CONFIGS = {
         # fits an ECP5-85F: multipliers for the MAC array and the requantizers, activations in 224 KiB
         AcceleratorConfig(
             name="nano", pixels=2, in_lanes=8, out_lanes=8, dw_pixels=1, requant_channels=2, bus_bits=64, bus_ports=1,
+            dw_requant_channels=2, norm_channels=2,
             stream_bits=64, acc_depth=64, weight_buffer_words=512, pad_words=(4096, 4096, 4096, 2048), state_tiles=32,
             state_lanes=1, multiplier=Multipliers.PLAIN, logic_engines=True,
         ),

@@ -4,7 +4,7 @@ Engines see scratchpads through request ports; `hw.memory.scratchpads.Scratchpad
 and one writer by fixed priority. Directions below are those of the requester.
 """
 
-from amaranth import unsigned
+from amaranth import Cat, Value, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -18,6 +18,7 @@ __all__ = [
     "PadWrite",
     "StateRead",
     "StateWrite",
+    "write_mask",
     "pad_word_layout",
 ]
 
@@ -55,7 +56,7 @@ class PadRead(wiring.Signature):
 
 class PadWrite(wiring.Signature):
     """Write port of a requester; written in a cycle where `valid` and `ready` are 1, readable by requests granted in
-    the next cycle or later. `mask[pixel][subblock]` enables pixel lanes of groups of `requant_channels` channels."""
+    the next cycle or later. `mask[pixel][group]` enables lanes of a pixel in groups of `write_group` channels."""
 
     def __init__(self, config: AcceleratorConfig) -> None:
         super().__init__(
@@ -65,9 +66,14 @@ class PadWrite(wiring.Signature):
                 "pad": Out(PAD_BITS),
                 "address": Out(ADDRESS_BITS),
                 "data": Out(pad_word_layout(config)),
-                "mask": Out(data.ArrayLayout(unsigned(config.subblocks), config.pixels)),
+                "mask": Out(data.ArrayLayout(unsigned(config.write_groups), config.pixels)),
             }
         )
+
+
+def write_mask(config: AcceleratorConfig, index: Value, channels: int) -> Value:
+    """The `mask` of one pixel that enables group `index` of `channels` channels."""
+    return Cat(index == group * config.write_group // channels for group in range(config.write_groups))
 
 
 class EngineStatus(wiring.Signature):

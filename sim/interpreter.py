@@ -301,7 +301,7 @@ class Interpreter:
         self.state[first + n : first + n + len(tiles)] = tiles
 
     def _norm(self, f: dict) -> None:
-        ti, rc = self.config.in_lanes, self.config.requant_channels
+        ti, rc = self.config.in_lanes, self.config.norm_group
         stream = self._parameters(f, Engine.NORM)
         self._load_table(f, Engine.NORM, stream)
         channels = f["channels"]

@@ -88,7 +88,7 @@ class DepthwiseEngine(wiring.Component):
 
     Cycles per block, with K = ceil(P / dw_pixels) and T = rows * groups_per_row: the largest of
     - passes * T * max(K, stride), the multipliers and the reads (at least 3 cycles per pass),
-    - T * K * subblocks, the drain,
+    - T * K * dw_subblocks, the drain,
     - its stream words, the parameters (and 3 cycles per instruction).
     The next instruction follows at once, or two cycles later where multipliers and reads are equally busy. An idle
     engine needs the time of its blocks, the stream words of the table and of the first block, the drain of all
@@ -124,7 +124,7 @@ class DepthwiseEngine(wiring.Component):
             lanes=config.dw_pixels * config.in_lanes,
             acc_bits=config.acc_bits,
             psum_bits=lane_format(config).psum_shape.width,
-            groups=config.subblocks,
+            groups=config.dw_subblocks,
         )
         m.submodules.drain = drain = DepthwiseDrain(config)
 
@@ -205,9 +205,9 @@ class DepthwiseEngine(wiring.Component):
                 lane.stride2.eq(window.stride2),
                 lane.weights.eq(Cat(tap[c] for tap in parameters.weights)),
             ]
-            subblock, channel = divmod(c, config.requant_channels)
+            subblock, channel = divmod(c, config.dw_group)
             for p in range(config.dw_pixels):
-                index = (subblock * config.dw_pixels + p) * config.requant_channels + channel
+                index = (subblock * config.dw_pixels + p) * config.dw_group + channel
                 m.d.comb += accumulators.psum[index].eq(lane.psum[p])
 
         # The accumulators want to know of an operation PSUM_DELAY cycles before its psum.

@@ -1,6 +1,6 @@
 """Drain of the depthwise engine: requantizes finished accumulators and writes them to the output map."""
 
-from amaranth import Module, Signal, signed
+from amaranth import Module, Mux, Signal, signed
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
@@ -11,7 +11,7 @@ from hw.control.descriptors import DepthwiseBody, OperandMode, RequantMode, reco
 from hw.engines.countdown import Countdown
 from hw.engines.depthwise_parameters import RECORD_SLOTS
 from hw.engines.depthwise_window import accumulator_depth, chunks
-from hw.interfaces import PadWrite
+from hw.interfaces import PadWrite, write_mask
 from hw.memory.map_rows import next_row
 
 __all__ = ["DepthwiseDrain", "drain_layout"]
@@ -34,7 +34,7 @@ def beat_layout(config: AcceleratorConfig) -> data.StructLayout:
             "pad": 2,
             "address": 16,
             "chunk": range(max(chunks(config), 2)),
-            "subblock": range(max(config.subblocks, 2)),
+            "subblock": range(max(config.dw_subblocks, 2)),
             "last": 1,  # of its instruction
             "table": 1,  # the instruction used the activation table `table_bank`
             "table_bank": 1,
@@ -86,7 +86,7 @@ class BeatWalk(wiring.Component):
             word_end.eq(chunk == chunks(config) - 1),
             row_end.eq(word_end & groups.last),
             group_end.eq(row_end & rows.last),
-            self.block_end.eq(group_end & (subblock == config.subblocks - 1)),
+            self.block_end.eq(group_end & (subblock == config.dw_subblocks - 1)),
             self.group_begin.eq(self.address == 0),
             self.block_begin.eq(self.group_begin & (subblock == 0)),
             self.mode.eq(body.requant),
@@ -128,7 +128,7 @@ class BeatWalk(wiring.Component):
 
 
 class DepthwiseDrain(wiring.Component):
-    """Writes the results of an instruction, one beat per cycle: `dw_pixels` pixels of `requant_channels` channels.
+    """Writes the results of an instruction, one beat per cycle: `dw_pixels` pixels of `dw_group` channels.
 
     The first subblock of a block follows the accumulators as they finish; the others come after it. Beats wait in a
     FIFO for the write port.
@@ -155,8 +155,8 @@ class DepthwiseDrain(wiring.Component):
                 "read": Out(1),
                 "read_bank": Out(1),
                 "read_address": Out(range(accumulator_depth(config))),
-                "read_group": Out(range(max(config.subblocks, 2))),
-                "read_data": In(data.ArrayLayout(signed(config.acc_bits), config.dw_pixels * config.requant_channels)),
+                "read_group": Out(range(max(config.dw_subblocks, 2))),
+                "read_data": In(data.ArrayLayout(signed(config.acc_bits), config.dw_pixels * config.dw_group)),
                 "records_read": Out(1),
                 "records_slot": Out(range(RECORD_SLOTS)),
                 "records": In(data.ArrayLayout(record_layout(), config.in_lanes)),
@@ -210,7 +210,7 @@ class DepthwiseDrain(wiring.Component):
         """Send beats through the requantizer; records and mode arrive there with the accumulators."""
         config = self._config
         m.submodules.requantizer = requantizer = Requantizer(
-            config, pixels=config.dw_pixels, channels=config.requant_channels, word_bits=config.bus_bits
+            config, pixels=config.dw_pixels, channels=config.dw_group, word_bits=config.bus_bits
         )
         wiring.connect(m, wiring.flipped(self.table_write), requantizer.table_write)
         read_1, group_begin, subblock, mode_1 = Signal(), Signal(), Signal.like(walk.beat.subblock), Signal(RequantMode)
@@ -235,11 +235,11 @@ class DepthwiseDrain(wiring.Component):
     def _write(self, m: Module, beats: SyncFIFO, requantizer: Requantizer) -> None:
         """Queue the codes, and write each beat to its lanes of its word, through a register."""
         config = self._config
-        layout = data.ArrayLayout(data.ArrayLayout(config.act_bits, config.requant_channels), config.dw_pixels)
+        layout = data.ArrayLayout(data.ArrayLayout(config.act_bits, config.dw_group), config.dw_pixels)
         m.submodules.codes = fifo = SyncFIFO(width=layout.size, depth=BEATS_IN_FLIGHT)
         made, codes, beat = Signal(layout), Signal(layout), Signal(beat_layout(config))
         for p in range(config.dw_pixels):
-            m.d.comb += [made[p][c].eq(requantizer.y[p][c]) for c in range(config.requant_channels)]
+            m.d.comb += [made[p][c].eq(requantizer.y[p][c]) for c in range(config.dw_group)]
         port = self.destination
         free = ~port.valid | port.ready
         accepted = port.valid & port.ready
@@ -253,12 +253,13 @@ class DepthwiseDrain(wiring.Component):
         ]
         with m.If(free):
             m.d.sync += [port.valid.eq(fifo.r_rdy), codes.eq(fifo.r_data), beat.eq(beats.r_data)]
+        mask = write_mask(config, beat.subblock, config.dw_group)
         for p in range(config.pixels):
             chunk, lane = divmod(p, config.dw_pixels)
-            m.d.comb += port.mask[p].eq((beat.chunk == chunk) << beat.subblock)
-            for subblock in range(config.subblocks):
-                first = subblock * config.requant_channels
-                m.d.comb += [port.data[p][first + c].eq(codes[lane][c]) for c in range(config.requant_channels)]
+            m.d.comb += port.mask[p].eq(Mux(beat.chunk == chunk, mask, 0))
+            for subblock in range(config.dw_subblocks):
+                first = subblock * config.dw_group
+                m.d.comb += [port.data[p][first + c].eq(codes[lane][c]) for c in range(config.dw_group)]
         m.d.sync += [
             self.completed.eq(accepted & beat.last),
             self.completed_table.eq(beat.table),

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from hw.config import AcceleratorConfig
 from hw.engines.matmul_drain import Ticket
-from hw.interfaces import PadWrite
+from hw.interfaces import PadWrite, write_mask
 from quant import numerics
 
 __all__ = ["ResultWriter"]
@@ -74,7 +74,7 @@ class ResultWriter(wiring.Component):
             m.d.sync += [code.eq(code >> config.act_bits) for codes in y for code in codes]
 
         for p in range(config.pixels):
-            m.d.comb += write.mask[p].eq(1 << ticket.subblock)
+            m.d.comb += write.mask[p].eq(write_mask(config, ticket.subblock, config.requant_channels))
             for i in range(config.in_lanes):
                 m.d.comb += write.data[p][i].eq(y[p][i % config.requant_channels])
         return m

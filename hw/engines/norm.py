@@ -21,7 +21,7 @@ from hw.arithmetic.requantizer import Requantizer, TableWrite
 from hw.arithmetic.scaler import Scaler
 from hw.config import AcceleratorConfig
 from hw.control.descriptors import NormBody, RequantMode, record_layout, record_words, table_words
-from hw.interfaces import EngineStatus, InstructionPort, PadRead, PadWrite
+from hw.interfaces import EngineStatus, InstructionPort, PadRead, PadWrite, write_mask
 from quant import numerics
 
 __all__ = ["GROUPS_AHEAD", "MAX_CHANNELS", "NormEngine", "RecordReader", "ReciprocalStd", "VectorReader", "VectorUnit"]
@@ -44,7 +44,7 @@ def tree_sum(terms: Sequence[Value]) -> Value:
 
 
 class VectorReader(wiring.Component):
-    """Read `channels` codes of a pixel, twice, in groups of `requant_channels`, one per cycle.
+    """Read `channels` codes of a pixel, twice, in groups of `norm_group`, one per cycle.
 
     Absent channels of the last group are 0. The first group is offered 4 cycles after `start`.
 
@@ -67,14 +67,14 @@ class VectorReader(wiring.Component):
                 "valid": Out(1),
                 "take": In(1),
                 "last": Out(1),
-                "codes": Out(data.ArrayLayout(config.act_bits, config.requant_channels)),
+                "codes": Out(data.ArrayLayout(config.act_bits, config.norm_group)),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
 
-        config, lanes, group_size = self._config, self._config.in_lanes, self._config.requant_channels
+        config, lanes, group_size = self._config, self._config.in_lanes, self._config.norm_group
         last_word = ((self.channels - 1) >> (lanes - 1).bit_length())[:CHANNEL_BITS]
         m.submodules.words = words = SyncFIFO(width=lanes * config.act_bits, depth=WORDS_AHEAD)
 
@@ -98,8 +98,8 @@ class VectorReader(wiring.Component):
                 m.d.sync += [word.eq(0), address.eq(self.address), second.eq(1), active.eq(~second)]
 
         # Groups of the first word in the FIFO; `remaining` channels of this pass have not been taken.
-        subblock, remaining = Signal(range(config.subblocks)), Signal(CHANNEL_BITS)
-        last_subblock = subblock == config.subblocks - 1
+        subblock, remaining = Signal(range(config.norm_subblocks)), Signal(CHANNEL_BITS)
+        last_subblock = subblock == config.norm_subblocks - 1
         group = words.r_data.word_select(subblock, group_size * config.act_bits)
         m.d.comb += [
             self.valid.eq(words.r_rdy),
@@ -137,7 +137,7 @@ class VectorUnit(wiring.Component):
             {
                 "valid": In(1),
                 "elements": In(1),
-                "codes": In(data.ArrayLayout(config.act_bits, config.requant_channels)),
+                "codes": In(data.ArrayLayout(config.act_bits, config.norm_group)),
                 "clear": In(1),
                 "channels": In(CHANNEL_BITS),
                 "r": In(RSQRT_BITS),
@@ -146,7 +146,7 @@ class VectorUnit(wiring.Component):
                 "sum2": Out(CHANNEL_BITS + 2 * config.act_bits),
                 "settled": Out(1),
                 "out_valid": Out(1),
-                "y": Out(data.ArrayLayout(signed(ELEMENT_BITS), config.requant_channels)),
+                "y": Out(data.ArrayLayout(signed(ELEMENT_BITS), config.norm_group)),
             }
         )
 
@@ -281,7 +281,7 @@ class RecordReader(wiring.Component):
                 "channels": In(CHANNEL_BITS),
                 "parameters": In(stream.Signature(config.bus_bits)),
                 "table_write": Out(TableWrite(config, config.bus_bits)),
-                "records": Out(data.ArrayLayout(record_layout(), config.requant_channels)),
+                "records": Out(data.ArrayLayout(record_layout(), config.norm_group)),
                 "valid": Out(1),
                 "take": In(1),
             }
@@ -293,7 +293,7 @@ class RecordReader(wiring.Component):
         config, parameters = self._config, self.parameters
         words_per_table, words_per_group = (
             table_words(config, config.bus_bits),
-            record_words(config.requant_channels, config.bus_bits),
+            record_words(config.norm_group, config.bus_bits),
         )
         word = Signal(range(max(words_per_table, words_per_group, 2)))
         words = Signal(words_per_group * config.bus_bits, reset_less=True)
@@ -329,8 +329,8 @@ class RecordReader(wiring.Component):
                 with m.If(taken):
                     m.d.sync += words.eq(Cat(words, parameters.payload)[config.bus_bits :])
                 with m.If(taken & (word == words_per_group - 1)):
-                    m.d.sync += [word.eq(0), self.valid.eq(1), remaining.eq(remaining - config.requant_channels)]
-                    with m.If(remaining <= config.requant_channels):
+                    m.d.sync += [word.eq(0), self.valid.eq(1), remaining.eq(remaining - config.norm_group)]
+                    with m.If(remaining <= config.norm_group):
                         m.next = "IDLE"
         return m
 
@@ -354,7 +354,7 @@ class GroupWriter(wiring.Component):
                 "channels": In(CHANNEL_BITS),
                 "valid": In(1),
                 "ready": Out(1),
-                "codes": In(data.ArrayLayout(config.act_bits, config.requant_channels)),
+                "codes": In(data.ArrayLayout(config.act_bits, config.norm_group)),
                 "last": Out(1),
                 "destination": Out(PadWrite(config)),
             }
@@ -365,28 +365,28 @@ class GroupWriter(wiring.Component):
 
         config, destination = self._config, self.destination
         address = Signal.like(self.address, reset_less=True)
-        subblock, remaining = Signal(range(config.subblocks)), Signal(CHANNEL_BITS)
-        written = self.valid & self.ready
+        subblock, remaining = Signal(range(config.norm_subblocks)), Signal(CHANNEL_BITS)
+        written, chosen = self.valid & self.ready, write_mask(config, subblock, config.norm_group)
         m.d.comb += [
             destination.valid.eq(self.valid),
             self.ready.eq(destination.ready),
             destination.pad.eq(self.pad),
             destination.address.eq(address),
-            destination.data.eq(self.codes.as_value().replicate(config.pixels * config.subblocks)),
-            *(mask.eq((self.pixel == p) << subblock) for p, mask in enumerate(destination.mask)),
-            self.last.eq(written & (remaining <= config.requant_channels)),
+            destination.data.eq(self.codes.as_value().replicate(config.pixels * config.norm_subblocks)),
+            *(mask.eq(Mux(self.pixel == p, chosen, 0)) for p, mask in enumerate(destination.mask)),
+            self.last.eq(written & (remaining <= config.norm_group)),
         ]
         with m.If(self.start):
             m.d.sync += [address.eq(self.address), subblock.eq(0), remaining.eq(self.channels)]
         with m.Elif(written):
-            m.d.sync += [subblock.eq(subblock + 1), remaining.eq(remaining - config.requant_channels)]
-            with m.If(subblock == config.subblocks - 1):
+            m.d.sync += [subblock.eq(subblock + 1), remaining.eq(remaining - config.norm_group)]
+            with m.If(subblock == config.norm_subblocks - 1):
                 m.d.sync += [subblock.eq(0), address.eq(address + self.stride)]
         return m
 
 
 class NormEngine(wiring.Component):
-    """Engine of `NormBody`: exactly `quant.integer_network.LayerNorm`, `requant_channels` channels per cycle.
+    """Engine of `NormBody`: exactly `quant.integer_network.LayerNorm`, `norm_group` channels per cycle.
 
     First all codes for the sums, then the reciprocal standard deviation, then all codes again; the records come
     meanwhile and limit the second pass. One instruction at a time. Legal: up to `MAX_CHANNELS` channels, an epsilon
@@ -452,7 +452,7 @@ class NormEngine(wiring.Component):
         config = self._config
         m.submodules.records = records = RecordReader(config)
         m.submodules.requantizer = requantizer = Requantizer(
-            config, pixels=1, channels=config.requant_channels, word_bits=config.bus_bits, acc_bits=ELEMENT_BITS
+            config, pixels=1, channels=config.norm_group, word_bits=config.bus_bits, acc_bits=ELEMENT_BITS
         )
         m.submodules.waiting = waiting = SyncFIFO(width=len(unit.y.as_value()), depth=GROUPS_AHEAD)
         m.submodules.results = results = SyncFIFO(width=len(writer.codes.as_value()), depth=GROUPS_AHEAD)

@@ -40,7 +40,7 @@ class Scratchpads(wiring.Component):
         config = self._config
         words = []
         for pad, depth in enumerate(config.pad_words):
-            granularity = config.requant_channels * config.act_bits
+            granularity = config.write_group * config.act_bits
             memory = Ram(width=config.pad_word_bits, depth=depth, granularity=granularity)
             m.submodules[f"pad{pad}"] = memory
             words.append(self._connect_reads(m, memory, pad))

@@ -261,6 +261,6 @@ class Environment:
         word = self.memories.pads[seen["destination.pad"], seen["destination.address"]]
         for p in range(c.pixels):
             for lane in range(c.in_lanes):
-                if seen["destination.mask"] >> (p * c.subblocks + lane // c.requant_channels) & 1:
+                if seen["destination.mask"] >> (p * c.write_groups + lane // c.write_group) & 1:
                     code = seen["destination.data"] >> ((p * c.in_lanes + lane) * c.act_bits)
                     word[p, lane] = code & ((1 << c.act_bits) - 1)

@@ -66,5 +66,5 @@ class ScratchpadModel:
             if valid and ready:
                 for p in range(c.pixels):
                     for channel in range(c.in_lanes):
-                        if mask[p] >> (channel // c.requant_channels) & 1:
+                        if mask[p] >> (channel // c.write_group) & 1:
                             self.words[pad][address][p][channel] = word[p][channel]

@@ -22,7 +22,9 @@ CONFIGS = {
     "narrow_k": dict(pixels=2, in_lanes=2, out_lanes=8, act_bits=4, weight_bits=4, state_bits=4),
     "wide_k": dict(pixels=7, in_lanes=8, out_lanes=2, act_bits=4),
     "one_pixel": dict(pixels=1, in_lanes=4, out_lanes=2, acc_bits=32),
-    "short_words": dict(pixels=2, in_lanes=8, out_lanes=8, stream_bits=64, bus_bits=64, weight_bits=8, state_bits=8),
+    "short_words": dict(
+        pixels=2, in_lanes=8, out_lanes=8, state_lanes=8, stream_bits=64, bus_bits=64, weight_bits=8, state_bits=8
+    ),
     "in_logic": dict(pixels=2, in_lanes=8, out_lanes=4, state_lanes=1, logic_engines=True),
     "one_key": dict(pixels=2, in_lanes=8, out_lanes=4, attention_keys=1, multiplier=Multipliers.DSP48E2),
     "plain": dict(pixels=2, in_lanes=4, out_lanes=4, attention_keys=32, multiplier=Multipliers.PLAIN),

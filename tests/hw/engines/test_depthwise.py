@@ -17,7 +17,15 @@ from tests.hw.engines.scratchpad_model import ScratchpadModel
 from tests.hw.support import simulate, stream_put
 
 SMALL = dict(
-    name="test", in_lanes=4, out_lanes=4, requant_channels=2, acc_depth=16, bus_bits=64, bus_ports=1, stream_bits=64
+    name="test",
+    in_lanes=4,
+    out_lanes=4,
+    requant_channels=2,
+    dw_requant_channels=2,
+    acc_depth=16,
+    bus_bits=64,
+    bus_ports=1,
+    stream_bits=64,
 )
 
 
@@ -208,8 +216,14 @@ CASES = [
     [
         (1, 1, 0.0, 0.0, {}),
         (1, 1, 0.5, 0.0, {}),
-        (2, 1, 0.0, 0.5, dict(in_lanes=2, requant_channels=1, act_bits=4, bus_bits=128, stream_bits=128)),
-        (3, 2, 0.0, 0.0, dict(in_lanes=8, requant_channels=2, weight_bits=4)),
+        (
+            2,
+            1,
+            0.0,
+            0.5,
+            dict(in_lanes=2, requant_channels=1, dw_requant_channels=1, act_bits=4, bus_bits=128, stream_bits=128),
+        ),
+        (3, 2, 0.0, 0.0, dict(in_lanes=8, requant_channels=2, dw_requant_channels=4, weight_bits=4)),
         (3, 2, 0.3, 0.0, {}),
         (4, 4, 0.4, 0.2, dict(in_lanes=2, act_bits=4, weight_bits=2, bus_bits=256, stream_bits=256)),
         (7, 3, 0.2, 0.2, dict(in_lanes=2)),
@@ -244,7 +258,7 @@ def stream_words(case: Case, c: AcceleratorConfig) -> int:
         (4, 2, {}, Case(8, 8, 4, kernel=5)),
         (4, 4, {}, Case(4, 4, 8, kernel=5)),
         (4, 4, {}, Case(2, 4, 12)),  # bound by its parameters
-        (4, 4, {"requant_channels": 1}, Case(8, 8, 8)),  # bound by the drain
+        (4, 4, {"dw_requant_channels": 1}, Case(8, 8, 8)),  # bound by the drain
         (1, 1, {}, Case(4, 4, 4, kernel=5, stride=1)),
         (2, 2, {}, Case(1, 2, 4)),  # passes of one word
     ],
@@ -254,7 +268,7 @@ def test_cycles(pixels: int, dw_pixels: int, changes: dict, case: Case) -> None:
     done = run(c, [case] * 4)
     blocks, chunks, passes = ceil(case.channels / c.in_lanes), ceil(c.pixels / c.dw_pixels), PASSES[case.kernel]
     compute = passes * max(words(case, c) * max(chunks, case.stride), 3)
-    drain = words(case, c) * chunks * c.subblocks
+    drain = words(case, c) * chunks * c.dw_subblocks
     busy = max(blocks * compute, blocks * drain, blocks * stream_words(case, c) + 3)
     assert [b - a for a, b in zip(done, done[1:])] == [busy] * 3
     if compute > drain:

@@ -99,7 +99,7 @@ def run(config: AcceleratorConfig, bodies: list[dict], *, stall: float, refuse: 
             )  # fmt: skip
             cycle += 1
             if valid and ready:
-                assert mask == (1 << config.pixels * config.subblocks) - 1
+                assert mask == (1 << config.pixels * config.write_groups) - 1
                 assert (pad, address, word) == expected[len(writes)], f"write {len(writes)}"
                 writes.append(word)
             if pulse:

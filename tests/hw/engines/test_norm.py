@@ -19,10 +19,21 @@ from tests.hw.engines.scratchpad_model import ScratchpadModel
 from tests.hw.support import simulate, stream_put
 
 CONFIGS = {
-    "small": dict(pixels=2, in_lanes=4, out_lanes=4, requant_channels=2),
-    "one_channel": dict(pixels=3, in_lanes=4, out_lanes=2, requant_channels=1, act_bits=4, bus_bits=128),
-    "one_subblock": dict(pixels=1, in_lanes=8, out_lanes=8, requant_channels=8, act_bits=8),
-    "two_bits": dict(pixels=7, in_lanes=8, out_lanes=8, requant_channels=4, act_bits=2, bus_bits=256, stream_bits=256),
+    "small": dict(pixels=2, in_lanes=4, out_lanes=4, requant_channels=2, norm_channels=2),
+    "one_channel": dict(
+        pixels=3, in_lanes=4, out_lanes=2, requant_channels=1, norm_channels=1, act_bits=4, bus_bits=128
+    ),
+    "one_subblock": dict(pixels=1, in_lanes=8, out_lanes=8, requant_channels=8, norm_channels=8, act_bits=8),
+    "two_bits": dict(
+        pixels=7,
+        in_lanes=8,
+        out_lanes=8,
+        requant_channels=2,
+        norm_channels=4,
+        act_bits=2,
+        bus_bits=256,
+        stream_bits=256,
+    ),
 }
 
 
@@ -78,8 +89,8 @@ class Instruction:
         self.stream = []
         if mode["table_load"]:
             self._append(sum((entry & 0xFFFF) << (16 * i) for i, entry in enumerate(table)), self.table_words)
-        for first in range(0, channels, config.requant_channels):
-            bits = [pack(record_layout(), **r) for r in records[first : first + config.requant_channels]]
+        for first in range(0, channels, config.norm_group):
+            bits = [pack(record_layout(), **r) for r in records[first : first + config.norm_group]]
             self._append(sum(b << (record_layout().size * i) for i, b in enumerate(bits)), self.group_words)
         self.table = mode["table_load"]
         self.before = deepcopy(pads.words[self.pad ^ 1])
@@ -94,7 +105,7 @@ class Instruction:
 
     @property
     def group_words(self) -> int:
-        return record_words(self.config.requant_channels, self.config.bus_bits)
+        return record_words(self.config.norm_group, self.config.bus_bits)
 
     def _append(self, bits: int, words: int) -> None:
         width = self.config.bus_bits
@@ -113,7 +124,7 @@ class Instruction:
     def cycles(self) -> int:
         """Cycles from acceptance to `done` if nothing is refused and the stream brings a word per cycle."""
         config = self.config
-        groups = -(-self.channels // config.requant_channels)
+        groups = -(-self.channels // config.norm_group)
         records = 2 + self.group_words  # when the first are complete
         if self.table:
             table_bits = 16 << config.table_index_bits
@@ -165,7 +176,7 @@ def run(config: AcceleratorConfig, rng: Random, pads: ScratchpadModel, stall: fl
 def test_random_instructions(name: str, stall: float) -> None:
     config, rng = configuration(name), Random(1)
     pads = ScratchpadModel(config, rng, stall=stall)
-    sizes = [1, config.requant_channels + 1, 2 * config.in_lanes - 1, 37, config.in_lanes]
+    sizes = [1, config.norm_group + 1, 2 * config.in_lanes - 1, 37, config.in_lanes]
     instructions = [Instruction(rng, config, pads, 100 * i, n, i % 2) for i, n in enumerate(sizes)]
     cycles = run(config, rng, pads, stall, instructions)
     if not stall:

@@ -19,8 +19,8 @@ CONFIGS = [
 
 
 def masked(config: AcceleratorConfig, old: int, new: int, mask: int) -> int:
-    width = config.requant_channels * config.act_bits
-    for lane in range(config.pixels * config.subblocks):
+    width = config.write_group * config.act_bits
+    for lane in range(config.pixels * config.write_groups):
         if mask >> lane & 1:
             field = ((1 << width) - 1) << (lane * width)
             old = old & ~field | new & field
@@ -42,7 +42,7 @@ def test_random_requests(config, readers, writers):
     rng = Random(1)
     dut = Scratchpads(config, readers=readers, writers=writers)
     model = [[0] * depth for depth in config.pad_words]
-    lanes = config.pixels * config.subblocks
+    lanes = config.pixels * config.write_groups
 
     def random_request() -> dict | None:
         if rng.random() < 0.3:

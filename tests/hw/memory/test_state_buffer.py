@@ -20,7 +20,7 @@ CONFIGS = [
 
 @pytest.mark.parametrize("changes", CONFIGS)
 def test_random_writes_and_reads(changes: dict[str, int]) -> None:
-    config = AcceleratorConfig(requant_channels=2, bus_bits=64, bus_ports=1, **changes)
+    config = AcceleratorConfig(requant_channels=2, state_lanes=64, bus_bits=64, bus_ports=1, **changes)
     dut = StateBuffer(config)
     lanes, bits = len(dut.write.data), config.operand_bits
     assert lanes == min(config.in_lanes, config.out_lanes, config.stream_bits // bits)
