@@ -74,15 +74,18 @@ class AcceleratorConfig:
     attention_keys: int = 8  #: key channels that meet all Ti value channels per cycle, at most Ti / 2
     multiplier: Multipliers = Multipliers.PACKED  #: the same results in every style
     logic_engines: bool = False  #: the engines beside the MAC array, except requantizers, multiply in logic
+    logic_requantizers: bool = False  #: requantizers make the second one of their two products in logic
 
     def __post_init__(self) -> None:
         try:
             object.__setattr__(self, "multiplier", Multipliers(self.multiplier))
         except ValueError as error:
             raise ConfigError(f"multiplier = {self.multiplier!r} is not one of {', '.join(Multipliers)}") from error
-        if self.logic_engines not in (False, True):
-            raise ConfigError(f"logic_engines = {self.logic_engines!r} is not 0 or 1, false or true")
-        object.__setattr__(self, "logic_engines", bool(self.logic_engines))
+        for name in ("logic_engines", "logic_requantizers"):
+            value = getattr(self, name)
+            if value not in (False, True):
+                raise ConfigError(f"{name} = {value!r} is not 0 or 1, false or true")
+            object.__setattr__(self, name, bool(value))
         self._check_ranges()
         self._check_relations()
 
@@ -157,9 +160,10 @@ class AcceleratorConfig:
         return Multipliers.LOGIC if self.logic_engines else self.multiplier
 
     @property
-    def requantizer_multiplier(self) -> Multipliers:
-        """How requantizers multiply: in blocks, one product in each."""
-        return Multipliers.DSP48E2 if self.multiplier is Multipliers.DSP48E2 else Multipliers.PLAIN
+    def requantizer_multipliers(self) -> tuple[Multipliers, Multipliers]:
+        """How requantizers make their first and their second product; a block makes one of them."""
+        block = Multipliers.DSP48E2 if self.multiplier is Multipliers.DSP48E2 else Multipliers.PLAIN
+        return block, Multipliers.LOGIC if self.logic_requantizers else block
 
     @property
     def state_group(self) -> int:
@@ -244,7 +248,7 @@ class AcceleratorConfig:
     def hash(self) -> int:
         """64-bit identity of everything that a program depends on; name and multiplier styles do not count."""
         document = asdict(self) | {"abi": ABI_VERSION}
-        del document["name"], document["multiplier"], document["logic_engines"]
+        del document["name"], document["multiplier"], document["logic_engines"], document["logic_requantizers"]
         return int.from_bytes(hashlib.sha256(json.dumps(document, sort_keys=True).encode()).digest()[:8], "little")
 
     def replace(self, **changes: object) -> "AcceleratorConfig":

@@ -8,7 +8,7 @@ SMALL = AcceleratorConfig(
     dw_requant_channels=2, norm_channels=4,
     stream_bits=64, acc_depth=64, weight_buffer_words=256, parameter_buffer_words=64,
     pad_words=(1024, 900, 1000, 800), state_tiles=32, queue_depth=2, state_lanes=2, attention_keys=2,
-    multiplier=Multipliers.PLAIN, logic_engines=True,
+    multiplier=Multipliers.PLAIN, logic_engines=True, logic_requantizers=True,
 )  # fmt: skip
 
 #: 4x8x16 lanes, DSP48E2 blocks, two ports, 4-bit weights

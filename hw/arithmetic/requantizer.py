@@ -80,16 +80,18 @@ class RequantizerLane(wiring.Component):
     Parameters
     ----------
     matmul : the modes of the matmul engine: residuals, quotients, and wide outputs; else the operand is NONE or TABLE
-    style : how to multiply
+    styles : how to make the first and the second product
 
     Members: `enables[k]` is 1 when stage k holds data; the registers of stage k + 1 load then and are frozen
     otherwise. All other inputs are read at the stage that is written beside them.
     """
 
-    def __init__(self, *, acc_bits: int, act_bits: int, index_bits: int, matmul: bool, style: Multipliers) -> None:
+    def __init__(
+        self, *, acc_bits: int, act_bits: int, index_bits: int, matmul: bool, styles: tuple[Multipliers, Multipliers]
+    ) -> None:
         self._index_bits = index_bits
         self._matmul = matmul
-        self._style = style
+        self._styles = styles
         record = record_layout()
         super().__init__(
             {
@@ -140,7 +142,8 @@ class RequantizerLane(wiring.Component):
                     m.d.sync += [multiplier.eq(self.reciprocal.r), s1.eq(self.shift + self.reciprocal.e)]
         with m.If(self.enables[1]):
             m.d.sync += s2.eq(s1)
-        product = self._multiply(m, "product", 1, x, multiplier)
+        style = self._styles[0] if len(x) <= PORT_BITS[0] else Multipliers.PLAIN
+        product = self._multiply(m, "product", 1, x, multiplier, style)
         shift = self._shift(m, "shift", product, s2, 2, numerics.STAGE_BITS)
         stage = Signal(signed(numerics.STAGE_BITS), reset_less=True)
         index = Signal(signed(INDEX_BITS + 1), reset_less=True)
@@ -149,10 +152,9 @@ class RequantizerLane(wiring.Component):
         m.d.comb += self.index.eq(clamp_unsigned(index, self._index_bits))
         return stage
 
-    def _multiply(self, m: Module, name: str, stage: int, a: Signal, b: Value) -> Signal:
+    def _multiply(self, m: Module, name: str, stage: int, a: Signal, b: Value, style: Multipliers) -> Signal:
         """a * b, registered at the end of `stage`."""
-        fits = len(a) <= PORT_BITS[0]
-        m.submodules[name] = multiplier = Multiplier(a.shape(), b.shape(), self._style if fits else Multipliers.PLAIN)
+        m.submodules[name] = multiplier = Multiplier(a.shape(), b.shape(), style)
         m.d.comb += [multiplier.enable.eq(self.enables[stage]), multiplier.a.eq(a), multiplier.b.eq(b)]
         return multiplier.product
 
@@ -207,7 +209,7 @@ class RequantizerLane(wiring.Component):
 
     def _second_stage(self, m: Module, operand: Signal, addend: Signal) -> Signal:
         """code = zero_point + round_shift(operand * multiplier2 + addend, shift2), stages 7 to 11."""
-        product = self._multiply(m, "product2", MULTIPLIER2_STAGE, operand, self.multiplier2)
+        product = self._multiply(m, "product2", MULTIPLIER2_STAGE, operand, self.multiplier2, self._styles[1])
         addend8 = Signal.like(addend)
         total = Signal(signed(len(product) + 1), reset_less=True)
         with m.If(self.enables[MULTIPLIER2_STAGE]):
@@ -319,7 +321,7 @@ class Requantizer(wiring.Component):
             "act_bits": self._config.act_bits,
             "index_bits": self._config.table_index_bits,
             "matmul": self._matmul,
-            "style": self._config.requantizer_multiplier,
+            "styles": self._config.requantizer_multipliers,
         }
         for p in range(self._pixels):
             for c, record in enumerate(self.records):

@@ -7,13 +7,18 @@ from hw.config import CONFIGS, AcceleratorConfig, ConfigError, Multipliers
 
 def test_programs_do_not_depend_on_how_products_are_made() -> None:
     config = AcceleratorConfig()
-    assert config.replace(name="other", multiplier=Multipliers.PLAIN, logic_engines=True).hash == config.hash
+    assert (
+        config.replace(name="other", multiplier=Multipliers.PLAIN, logic_engines=True, logic_requantizers=True).hash
+        == config.hash
+    )
     assert config.replace(state_lanes=8).hash != config.hash
 
 
 def test_small_engines_multiply_in_logic() -> None:
     assert AcceleratorConfig(multiplier=Multipliers.DSP48E2).engine_multiplier is Multipliers.DSP48E2
     assert AcceleratorConfig(logic_engines=True).engine_multiplier is Multipliers.LOGIC
+    assert AcceleratorConfig(logic_requantizers=1).requantizer_multipliers == (Multipliers.PLAIN, Multipliers.LOGIC)
+    assert AcceleratorConfig(multiplier="dsp48e2").requantizer_multipliers == (Multipliers.DSP48E2,) * 2
     assert AcceleratorConfig(logic_engines=1).to_json() == AcceleratorConfig(logic_engines=True).to_json()
     with pytest.raises(ConfigError, match="logic_engines = 2 "):
         AcceleratorConfig(logic_engines=2)

@@ -108,6 +108,7 @@ def load_table(ctx, dut, c: AcceleratorConfig, word_bits: int, bank: int, entrie
         (1, 2, 2048, 20, False, {"table_index_bits": 4, "act_bits": 2}),
         (1, 1, 512, 16, True, {"table_index_bits": 12, "act_bits": 5}),
         (2, 2, 128, None, False, {"table_index_bits": 12, "act_bits": 8}),
+        (1, 2, 128, None, True, {"table_index_bits": 8, "logic_requantizers": True}),
     ],
 )
 def test_matches_golden(
