@@ -15,7 +15,7 @@ from compiler.parameters import table_bytes
 from compiler.program import Program, StoredMap, assemble, stream_base
 from compiler.schedule import Scheduled, dependencies, schedule
 from compiler.shapes import infer_shapes
-from hw.config import AcceleratorConfig
+from hw.config import KERNEL_ROWS, AcceleratorConfig
 from hw.control.descriptors import BODIES, Engine, Opcode, Packet, pack
 from quant.integer_network import IntegerNetwork
 
@@ -64,7 +64,7 @@ def compile_network(
         result_bytes=result_bytes,
         stored=stored,
         predicted_cycles=scheduled.cycles,
-        layers=_layers(network, instructions, scheduled),
+        layers=_layers(network, instructions, scheduled, config),
         timeline=tuple(
             (int(i.engine), i.node, i.macs, scheduled.start[index], scheduled.end[index])
             for index in scheduled.order
@@ -201,9 +201,10 @@ def _end_packet(instructions: list[Instruction]) -> int:
 
 
 def _layers(
-    network: IntegerNetwork, instructions: list[Instruction], scheduled: Scheduled
+    network: IntegerNetwork, instructions: list[Instruction], scheduled: Scheduled, config: AcceleratorConfig
 ) -> tuple[dict[str, object], ...]:
-    """Per node: engines, instructions, useful multiply-accumulates, predicted first start and last end."""
+    """Per node: engines, instructions, useful multiply-accumulates, bytes from and to external memory, predicted first
+    start and last end."""
     result = []
     for node in network.nodes:
         own = [i for i, instruction in enumerate(instructions) if instruction.node == node.name]
@@ -214,8 +215,20 @@ def _layers(
                     "engines": sorted({instructions[i].engine.name.lower() for i in own}),
                     "instructions": len(own),
                     "macs": sum(instructions[i].macs for i in own),
+                    "bytes": sum(_external_bytes(instructions[i], config) for i in own),
                     "start": min(scheduled.start[i] for i in own),
                     "end": max(scheduled.end[i] for i in own),
                 }
             )
     return tuple(result)
+
+
+def _external_bytes(instruction: Instruction, config: AcceleratorConfig) -> int:
+    """Bytes that an instruction moves from or to external memory: parameters, image rows, or results."""
+    fields = instruction.fields
+    if instruction.engine == Engine.LOAD:
+        return KERNEL_ROWS * fields["rows"] * fields["row_bytes"]
+    if instruction.engine == Engine.STORE:
+        return fields["rows"] * fields["words_per_row"] * config.pad_word_beats * config.bus_bytes
+    word_bits = config.stream_bits if instruction.engine == Engine.MATMUL else config.bus_bits
+    return fields.get("stream_words", 0) * word_bits // 8

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from compiler.devices import DEVICES
 from hw.config import CONFIGS, AcceleratorConfig, ConfigError
 from vitsmith import console
 from vitsmith.bundle import Bundle
@@ -28,6 +29,11 @@ SizeOption = Annotated[int | None, typer.Option(help="Input height and width (de
 CalibrationOption = Annotated[int, typer.Option(help="Calibration images.")]
 BatchOption = Annotated[
     int, typer.Option(min=1, max=32, help="Frames per run: they overlap, but scores come when the last one is done.")
+]
+DeviceOption = Annotated[str, typer.Option(help=f"FPGA: {', '.join(DEVICES)}.")]
+WorkersOption = Annotated[int | None, typer.Option(min=1, help="Processes (default: one per processor).")]
+SchedulerOption = Annotated[
+    str | None, typer.Option(help="Dask scheduler, e.g. tcp://host:8786, whose workers do the work instead.")
 ]
 TargetOption = Annotated[str, typer.Option(help="FPGA family: ecp5, xcup (UltraScale+), xc7, gowin.")]
 DEFAULT_BUNDLE = Path("build/demo")
@@ -263,15 +269,124 @@ def route(bundle: BundleOption = DEFAULT_BUNDLE, json: JsonOption = False) -> No
 
 
 @app.command()
-def estimate(bundle: BundleOption = DEFAULT_BUNDLE, batch: BatchOption = 1, json: JsonOption = False) -> None:
-    """Predict the cycles of a frame, whole and per layer."""
+def estimate(
+    bundle: BundleOption = DEFAULT_BUNDLE,
+    batch: BatchOption = 1,
+    device: DeviceOption = "zu9",
+    json: JsonOption = False,
+) -> None:
+    """Predict cycles and memory traffic of a frame, whole and per layer, and estimate resources, unit by unit."""
     from vitsmith.stages import estimate_stage
 
-    document = estimate_stage(Bundle(bundle), batch=batch)
+    document = estimate_stage(Bundle(bundle), batch=batch, device=device)
     if not json:
-        rows = [(x["node"], ", ".join(x["engines"]), x["macs"], x["start"], x["end"]) for x in document["layers"]]
-        console.print_table("layers", ("layer", "engines", "MACs", "start", "end"), rows)
+        rows = [
+            (x["node"], ", ".join(x["engines"]), x["macs"], x["start"], x["end"], x["bytes"], x["bytes_per_cycle"])
+            for x in document["layers"]
+        ]
+        header = ("layer", "engines", "MACs", "start", "end", "bytes", "bytes per cycle")
+        console.print_table("layers", header, rows)
+        _show_resources(document["resources"])
     _show("estimate", document, json)
+
+
+def _percent(error: float | None) -> str:
+    return "unknown" if error is None else f"{error:.1%}"
+
+
+def _show_resources(resources: dict) -> None:
+    kinds = list(resources["total"])
+    rows = [(unit, *(round(used[kind]) for kind in kinds)) for unit, used in resources["units"].items()]
+    rows.append(("sum", *(round(resources["total"][kind]) for kind in kinds)))
+    rows.append((f"share of {resources['device']}", *(f"{resources['share'][kind]:.0%}" for kind in kinds)))
+    rows.append(("mean error of such estimates", *(resources["error"][kind] for kind in kinds)))
+    console.print_table("resources (estimated)", ("unit", *kinds), rows)
+
+
+@app.command()
+def calibrate(
+    targets: Annotated[list[str] | None, typer.Argument(help="FPGA families (default: ecp5 xcup xc7 gowin).")] = None,
+    folder: Annotated[Path, typer.Option(help="Where netlists of units are kept.")] = Path("build/calibration"),
+    json: JsonOption = False,
+) -> None:
+    """Synthesize some accelerators and fit the estimate of resources to them (minutes each; a stopped run goes on)."""
+    from vitsmith.stages import calibrate_stage
+
+    with console.progress_bar("calibrate") as progress:
+        document = calibrate_stage(folder, targets or ["xcup", "ecp5", "xc7", "gowin"], progress=progress)
+    if json:
+        console.print_json(document)
+        return
+    rows = [
+        (target, document["samples"][target], *(_percent(error) for error in errors.values()))
+        for target, errors in document["errors"].items()
+    ]
+    header = ("family", "accelerators", *next(iter(document["errors"].values())))
+    console.print_table("mean error on accelerators that the fit had not seen", header, rows)
+
+
+@app.command()
+def explore(
+    device: Annotated[str, typer.Argument(help=f"FPGA: {', '.join(DEVICES)}.")],
+    bundle: BundleOption = DEFAULT_BUNDLE,
+    batch: BatchOption = 1,
+    points: Annotated[int, typer.Option(min=1, help="Accelerators that are compiled at most.")] = 64,
+    mhz: Annotated[float, typer.Option(help="Clock that frames per second are given for.")] = 200,
+    workers: WorkersOption = None,
+    scheduler: SchedulerOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Find the best accelerators for the network on a device: table, picture, and JSON; a stopped run goes on."""
+    from vitsmith.stages import explore_stage
+
+    command = f"vitsmith explore {device} --batch {batch} --points {points} --mhz {mhz:g}"
+    with console.progress_bar("explore") as progress:
+        document = explore_stage(
+            Bundle(bundle), device, batch=batch, points=points, mhz=mhz, workers=workers, scheduler=scheduler,
+            command=command, progress=progress,
+        )  # fmt: skip
+    if json:
+        console.print_json(document)
+    else:
+        console.print_markdown((bundle / f"explore-{device}.md").read_text())
+
+
+@app.command()
+def benchmark(
+    networks: Annotated[
+        list[str] | None, typer.Argument(help="NAME-SIZE, e.g. b1-224 (default: b0-128 b0-224 b1-224 b1-256 b2-224).")
+    ] = None,
+    configs: Annotated[
+        list[str] | None, typer.Option("--config", "-c", help="Accelerators, see `generate` (default: all named ones).")
+    ] = None,
+    batches: Annotated[list[int] | None, typer.Option("--batch", help="Frames per run (default: 1 and 8).")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the results; a stopped run goes on from what is there.")] = (
+        Path("build/benchmark")
+    ),
+    workers: WorkersOption = 1,
+    scheduler: SchedulerOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Measure cycles of whole frames in RTL, of several networks on several accelerators (hours for the large ones)."""
+    from vitsmith.benchmark import NETWORKS, parse_network
+    from vitsmith.stages import benchmark_stage
+
+    chosen = [parse_network(name) for name in networks] if networks else NETWORKS
+    accelerators = [find_config(name) for name in configs or CONFIGS]
+    words = ["vitsmith benchmark", *(networks or []), *(f"--config {c}" for c in configs or [])]
+    command = " ".join([*words, *(f"--batch {b}" for b in batches or [])])
+    with console.progress_bar("benchmark") as progress:
+        document = benchmark_stage(
+            out, chosen, accelerators, batches or (1, 8), workers=workers, scheduler=scheduler, command=command,
+            progress=progress,
+        )  # fmt: skip
+    if json:
+        console.print_json(document)
+    else:
+        console.print_markdown((out / "benchmark.md").read_text())
+    if any(case.get("mismatches") or case.get("stray_writes") for case in document["cases"]):
+        console.errors.print("[red]the RTL differs from the integer network[/red]")
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -9,7 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from compiler.calibration import calibrate
 from compiler.compile import compile_network
+from compiler.devices import DEVICES, Device
+from compiler.explore import candidates, explore
+from compiler.resources import TABLE, estimate_resources
 from hw.config import AcceleratorConfig
 from hw.place_route import place_and_route
 from hw.synthesis import synthesize
@@ -33,15 +37,21 @@ from sim.compare import Boundary, compare_frame, first_mismatch
 from sim.runner import MemoryModel, SimulationResult, simulate
 from sim.timeline import layer_times
 from vitsmith.ablation import ablation_markdown, ablation_picture
+from vitsmith.benchmark import benchmark_job, benchmark_markdown, machine
 from vitsmith.bundle import Bundle, BundleError, write_if_changed
 from vitsmith.divisors import divisor_markdown, reciprocal_cost
+from vitsmith.explore import exploration_markdown, exploration_picture, point_document, predict_job
+from vitsmith.jobs import code_digest, run_jobs
 
 __all__ = [
     "ablation_stage",
+    "benchmark_stage",
+    "calibrate_stage",
     "compile_stage",
     "divisors_stage",
     "estimate_stage",
     "evaluate_stage",
+    "explore_stage",
     "generate_stage",
     "quantize_stage",
     "route_stage",
@@ -347,17 +357,127 @@ def route_stage(bundle: Bundle, *, progress: Progress | None = None) -> dict[str
     return document
 
 
-def estimate_stage(bundle: Bundle, *, batch: int = 1) -> dict[str, object]:
-    """Predicted cycles per frame of a run of `batch` frames, and when each layer runs, without generating anything."""
+def estimate_stage(bundle: Bundle, *, batch: int = 1, device: str = "zu9") -> dict[str, object]:
+    """Predicted cycles per frame of a run of `batch` frames, when each layer runs and what it moves from and to
+    external memory, and estimated resources on a device, without generating anything."""
     network, config = bundle.load_network(), bundle.load_config()
+    chosen = find_device(device)
+    resources = estimate_resources(config, chosen.target)
     program = compile_network(network, config, batch=batch)
     return {
         "batch": batch,
         "predicted_cycles": program.predicted_cycles / batch,
         "macs": program.macs // batch,
         "mac_utilisation": program.macs / program.predicted_cycles / config.macs,
-        "layers": list(program.layers),
+        "bytes": sum(layer["bytes"] for layer in program.layers) // batch,
+        "layers": [
+            layer | {"bytes_per_cycle": layer["bytes"] / (layer["end"] - layer["start"])} for layer in program.layers
+        ],
+        "resources": {
+            "device": chosen.title,
+            "units": resources.units,
+            "total": resources.total,
+            "share": chosen.shares(resources.total),
+            "error": resources.error_texts,
+        },
     }
+
+
+def find_device(name: str) -> Device:
+    """A device by name. Raises `BundleError`."""
+    if name not in DEVICES:
+        raise BundleError(f"no device called '{name}'; known are {', '.join(DEVICES)}")
+    return DEVICES[name]
+
+
+def calibrate_stage(folder: Path, targets: Sequence[str], *, progress: Progress | None = None) -> dict[str, object]:
+    """Measure resources of small accelerators on FPGA families, fit the estimate, and put it where it is read."""
+    table = calibrate(folder, targets, json.loads(TABLE.read_text()) if TABLE.exists() else {}, progress)
+    write_if_changed(TABLE, json.dumps(table, indent=1) + "\n")
+    return {"errors": table["errors"], "samples": {target: len(found) for target, found in table["samples"].items()}}
+
+
+def explore_stage(
+    bundle: Bundle,
+    device: str,
+    *,
+    batch: int = 1,
+    points: int = 64,
+    mhz: float = 200,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    command: str = "",
+    progress: Progress | None = None,
+) -> dict[str, object]:
+    """The Pareto front of accelerators for the bundle's network on a device; compiles at most `points` of them, in
+    processes of this machine or on a Dask cluster (see `vitsmith.jobs`). Writes `explore-DEVICE.json`, `.md`, and
+    `.png`; compiled points are kept."""
+    chosen, network, base = find_device(device), bundle.load_network(), bundle.load_config()
+    if progress:
+        progress(0.0, "estimating resources")
+    found = candidates(network, chosen, base, batch=batch)
+    content, code = bundle.network_file.read_bytes(), code_digest("compiler", "hw")
+
+    def predicted(configs: Sequence[AcceleratorConfig]) -> list[dict[str, object]]:
+        jobs = [{"config": c.to_json(), "batch": batch, "code": code} for c in configs]
+        return run_jobs(
+            predict_job, content, jobs, bundle.path / "explore", workers=workers, scheduler=scheduler
+        )  # fmt: skip
+
+    def report(done: int, limit: int) -> None:
+        if progress:
+            progress(done / limit, f"{done} of at most {limit} accelerators compiled, {len(found):,} fit")
+
+    front = [point_document(point, mhz) for point in explore(found, predicted, points, report)]
+    quantized = bundle.load_document("quantize")
+    estimate = estimate_resources(base, chosen.target)
+    document = {
+        "device": chosen.title, "batch": batch, "mhz": mhz, "candidates": len(found), "error": estimate.errors,
+        "points": front,
+    }  # fmt: skip
+    page = exploration_markdown(
+        front, device=chosen, network=f"{quantized['model']} at {quantized['size']} pixels", batch=batch, mhz=mhz,
+        command=command, errors=estimate.error_texts,
+    )  # fmt: skip
+    write_if_changed(bundle.path / f"explore-{device}.md", page)
+    write_if_changed(bundle.path / f"explore-{device}.png", exploration_picture(front, chosen))
+    bundle.write_document(f"explore-{device}", document)
+    return document
+
+
+def benchmark_stage(
+    folder: Path,
+    networks: Sequence[tuple[str, int]],
+    configs: Sequence[AcceleratorConfig],
+    batches: Sequence[int],
+    *,
+    workers: int = 1,
+    scheduler: str | None = None,
+    command: str = "",
+    progress: Progress | None = None,
+) -> dict[str, object]:
+    """Measure cycles per frame of networks with random weights in RTL, on every accelerator that they fit. Writes
+    `benchmark.json` and `benchmark.md` into `folder`, where measured cases are kept as long as no code changes."""
+    code = code_digest("quant", "compiler", "hw", "sim")
+    jobs = [
+        {"network": network, "size": size, "batch": batch, "config": config.to_json(), "code": code}
+        for batch in batches
+        for network, size in networks
+        for config in configs
+    ]
+    report = progress and (lambda done, count: progress(done / count, f"{done} of {count} cases"))
+    results = run_jobs(
+        benchmark_job, b"", jobs, folder / "cases", workers=workers, scheduler=scheduler, progress=report
+    )  # fmt: skip
+    rows = []
+    for job, result in zip(jobs, results, strict=True):
+        config = AcceleratorConfig.from_json(str(job["config"]))
+        case = {"network": job["network"], "size": job["size"], "accelerator": config.name}
+        rows.append(case | {"macs_per_cycle": config.macs, "batch": job["batch"], **result})
+    document = {"command": command, "machine": machine(), "cases": rows}
+    write_if_changed(folder / "benchmark.json", json.dumps(document, indent=1) + "\n")
+    write_if_changed(folder / "benchmark.md", benchmark_markdown([r for r in rows if "cycles" in r], command))
+    return document
 
 
 def simulate_stage(
