@@ -114,8 +114,8 @@ def benchmark_markdown(rows: Sequence[dict], command: str) -> str:
         [
             "# Cycles of whole frames in RTL",
             "",
-            "Networks with random weights, from image bytes to class scores in an external memory of 60 cycles latency and",
-            "64 bytes per cycle.",
+            "Networks with random weights, from image bytes to class scores in an external memory of 60 cycles latency",
+            "and 64 bytes per cycle.",
             "",
             f"    {command}",
             "",

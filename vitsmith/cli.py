@@ -390,6 +390,23 @@ def benchmark(
 
 
 @app.command()
+def comparison(
+    out: Annotated[Path, typer.Option(help="Folder with benchmark.json; the page is put there.")] = (
+        Path("docs/results")
+    ),
+    json: JsonOption = False,
+) -> None:
+    """Put measured cycles beside published figures: docs/results/comparison.md from benchmark.json."""
+    from vitsmith.stages import comparison_stage
+
+    document = comparison_stage(out)
+    if json:
+        console.print_json(document)
+    else:
+        console.print_markdown((out / "comparison.md").read_text())
+
+
+@app.command()
 def simulate(
     bundle: BundleOption = DEFAULT_BUNDLE,
     frames: Annotated[int, typer.Option(help="Test images whose class scores are compared.")] = 100,

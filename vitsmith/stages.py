@@ -39,6 +39,7 @@ from sim.timeline import layer_times
 from vitsmith.ablation import ablation_markdown, ablation_picture
 from vitsmith.benchmark import benchmark_job, benchmark_markdown, machine
 from vitsmith.bundle import Bundle, BundleError, write_if_changed
+from vitsmith.comparison import PUBLISHED, comparison_markdown
 from vitsmith.divisors import divisor_markdown, reciprocal_cost
 from vitsmith.explore import exploration_markdown, exploration_picture, point_document, predict_job
 from vitsmith.jobs import code_digest, run_jobs
@@ -47,6 +48,7 @@ __all__ = [
     "ablation_stage",
     "benchmark_stage",
     "calibrate_stage",
+    "comparison_stage",
     "compile_stage",
     "divisors_stage",
     "estimate_stage",
@@ -478,6 +480,16 @@ def benchmark_stage(
     write_if_changed(folder / "benchmark.json", json.dumps(document, indent=1) + "\n")
     write_if_changed(folder / "benchmark.md", benchmark_markdown([r for r in rows if "cycles" in r], command))
     return document
+
+
+def comparison_stage(folder: Path) -> dict[str, object]:
+    """Write `comparison.md` from the `benchmark.json` in a folder. Raises `BundleError` if it is missing."""
+    file = folder / "benchmark.json"
+    if not file.exists():
+        raise BundleError(f"{file} is missing; run `vitsmith benchmark --out {folder}` first")
+    benchmark = json.loads(file.read_text())
+    write_if_changed(folder / "comparison.md", comparison_markdown(benchmark))
+    return {"measured": benchmark["cases"], "published": [asdict(p) for p in PUBLISHED]}
 
 
 def simulate_stage(
