@@ -1,8 +1,7 @@
 """Fits the coefficients of `compiler.resources` to open synthesis of small accelerators and of the named ones.
 
 Some accelerators are synthesized unit by unit (see `hw.synthesis`); their cells are added up by the units of the
-estimate. Families without enough measurements of their own borrow the coefficients of a related one, times the ratio
-of what was measured to what these give.
+estimate. The error of the fit is that of each accelerator, predicted from the others.
 """
 
 import json
@@ -38,21 +37,18 @@ _FEW_BITS = AcceleratorConfig(
     state_tiles=32, acc_depth=64, multiplier=Multipliers.DSP48E2,
 )  # fmt: skip
 _NANO, _BASE = CONFIGS["nano"], CONFIGS["base"]
-
-
-def _in_style(config: AcceleratorConfig, style: Multipliers) -> AcceleratorConfig:
-    return config.replace(name=f"{config.name}, {style}", multiplier=style)
-
+_SMALL_BASE = _BASE.replace(name="small", pixels=2, dw_pixels=2, requant_channels=4, state_lanes=4)
+_PLAIN = tuple(c.replace(name=f"plain {c.name}", multiplier=Multipliers.PLAIN) for c in (_MIDDLE, _FEW_BITS))
 
 #: accelerators to measure, by family; they differ in every size, and most have much Verilog in common
 SAMPLES: dict[str, tuple[AcceleratorConfig, ...]] = {
-    "xcup": (_BASE, _NANO, _MIDDLE, _FEW_BITS, _in_style(_MIDDLE, Multipliers.DSP48E2)),
-    "ecp5": (_NANO, _in_style(_MIDDLE, Multipliers.PLAIN), _in_style(_FEW_BITS, Multipliers.PLAIN)),
-    "xc7": (_NANO,),
-    "gowin": (_NANO,),
+    "xcup": (_BASE, _SMALL_BASE, _NANO, _MIDDLE, _FEW_BITS),
+    "xc7": (_NANO, *_PLAIN),
+    "ecp5": (_NANO, *_PLAIN),
+    "gowin": (_NANO, *_PLAIN),
 }
-RELATED = {"ecp5": "xcup", "xc7": "xcup", "gowin": "ecp5"}  #: whose coefficients a family borrows
-ENOUGH = 3  #: accelerators from which a family gets coefficients of its own
+ENOUGH = 3  #: accelerators without one of which the others still say something
+PRIOR = 1e-4  #: weight of the belief that all features of a unit matter alike, against that of a measurement
 
 #: units of the estimate, by the place of modules below the top; what is not listed belongs to the unit around it
 PLACES = {
@@ -171,19 +167,11 @@ def _changes(config: AcceleratorConfig) -> dict[str, object]:
 
 def fit(samples: dict[str, list[dict]]) -> dict:
     """Coefficients and errors from measurements, as resources.json has them."""
-    pairs = {
-        target: [(AcceleratorConfig.from_json(json.dumps(s["config"])), s["units"]) for s in entries]
-        for target, entries in samples.items()
-    }
-    coefficients: dict[str, dict] = {}
-    errors: dict[str, dict[str, float | None]] = {}
-    for target, measured in pairs.items():
-        if len(measured) < ENOUGH:  # what is left out is needed to know the factors: their errors are unknown
-            coefficients[target] = _borrow(coefficients[RELATED[target]], measured, target)
-            errors[target] = dict.fromkeys(KINDS)
-            continue
+    coefficients, errors = {}, {}
+    for target, entries in samples.items():
+        measured = [(AcceleratorConfig.from_json(json.dumps(s["config"])), s["units"]) for s in entries]
         coefficients[target] = _fit(measured, target)
-        errors[target] = _left_out_errors(measured, target)
+        errors[target] = _left_out_errors(measured, target) if len(measured) >= ENOUGH else dict.fromkeys(KINDS)
     return {"samples": samples, "coefficients": coefficients, "errors": errors}
 
 
@@ -201,20 +189,28 @@ def _fit(measured: Sequence[Sample], target: str) -> dict[str, dict[str, dict[st
 
 
 def _non_negative(rows: Sequence[dict[str, float]], values: Sequence[float]) -> dict[str, float]:
-    """The coefficients, none negative, of the least relative squared error: the best of all subsets of features."""
+    """The coefficients, none negative, of the least relative squared error: the best of all subsets of features.
+
+    What the measurements leave open, equal parts for each feature decide.
+    """
     names = sorted({name for row in rows for name in row})
-    y = np.array(values)
+    if not any(values):
+        return dict.fromkeys(names, 0.0)
+    y, matrix = np.array(values), np.array([[row.get(name, 0.0) for name in names] for row in rows])
     weights = 1 / (y + 0.02 * y.max() + 1)
-    matrix = np.array([[row.get(name, 0.0) for name in names] for row in rows])
-    best: tuple[float, np.ndarray] = (float(((weights * y) ** 2).sum()), np.zeros(len(names)))
-    for size in range(1, min(len(names), len(rows)) + 1):
-        for chosen in map(list, combinations(range(len(names)), size)):
-            solution, *_ = np.linalg.lstsq(matrix[:, chosen] * weights[:, None], y * weights, rcond=None)
-            error = float(((weights * (matrix[:, chosen] @ solution - y)) ** 2).sum())
-            if (solution >= -1e-9).all() and error < best[0] - 1e-12:
-                best = error, np.zeros(len(names))
-                best[1][chosen] = solution
-    return {name: float(f"{max(value, 0.0):.6g}") for name, value in zip(names, best[1])}
+    sizes = np.maximum(matrix.max(0), 1e-9)  # coefficients are searched as parts of the largest value
+    part = np.full(len(names), y.max() / len(names))
+    faint = PRIOR / (1 + y.max())
+    system = np.vstack([matrix / sizes * weights[:, None], np.eye(len(names)) * faint])
+    right = np.concatenate([y * weights, part * faint])
+    best, least = np.zeros(len(names)), float("inf")
+    for chosen in (list(c) for size in range(1, len(names) + 1) for c in combinations(range(len(names)), size)):
+        solution, *_ = np.linalg.lstsq(system[:, chosen], right, rcond=None)
+        error = float(((system[:, chosen] @ solution - right) ** 2).sum())
+        if (solution >= 0).all() and error < least:
+            best, least = np.zeros(len(names)), error
+            best[chosen] = solution
+    return {name: float(f"{value:.6g}") for name, value in zip(names, best / sizes)}
 
 
 def _predict(coefficients: dict, config: AcceleratorConfig, target: str, kind: str, unit: str) -> float:
@@ -235,16 +231,3 @@ def _left_out_errors(measured: Sequence[Sample], target: str) -> dict[str, float
             estimate = sum(_predict(coefficients, config, target, kind, unit) for unit in UNITS)
             errors[kind].append(abs(estimate / actual - 1))
     return {kind: float(f"{np.mean(values):.3g}") if values else None for kind, values in errors.items()}
-
-
-def _borrow(related: dict, measured: Sequence[Sample], target: str) -> dict:
-    """Another family's coefficients, each unit times what was measured by what they give."""
-    result: dict[str, dict] = {}
-    for kind in KINDS:
-        result[kind] = {}
-        for unit in UNITS:
-            actual = sum(units[unit][kind] for _, units in measured)
-            estimate = sum(_predict(related, config, target, kind, unit) for config, _ in measured)
-            ratio = actual / estimate if actual and estimate else 1.0
-            result[kind][unit] = {name: float(f"{ratio * x:.6g}") for name, x in related[kind][unit].items()}
-    return result

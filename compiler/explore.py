@@ -14,7 +14,7 @@ from compiler.checks import check_network
 from compiler.compile import compile_network
 from compiler.devices import Device
 from compiler.errors import CompileError
-from compiler.resources import estimate_resources
+from compiler.resources import ResourceError, estimate_resources
 from compiler.shapes import Shape, infer_shapes
 from hw.config import DW_TAPS, KERNEL_ROWS, AcceleratorConfig, ConfigError, Multipliers
 from quant.integer_network import Conv, IntegerNetwork, LinearAttention
@@ -29,7 +29,7 @@ PIXELS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16)
 LANES = (4, 8, 16, 32)
 PAD_WORDS = (1024, 2048, 4096, 8192)
 STYLES = {
-    "xcup": (Multipliers.DSP48E2,),
+    "xcup": (Multipliers.DSP48E2, Multipliers.PACKED),
     "xc7": (Multipliers.PLAIN,),
     "ecp5": (Multipliers.PLAIN,),
     "gowin": (Multipliers.PLAIN,),
@@ -128,9 +128,10 @@ def candidates(
     """
     shapes = infer_shapes(network)
     limits = {"lut": fill, "flip_flop": fill, "block_ram": 1.0, "dsp": 1.0}
+    styles = _styles(base, device.target)
     result = []
     for ti, to in _lane_sizes(network, base, shapes):
-        for lanes in _lane_choices(network, base.replace(in_lanes=ti, out_lanes=to), shapes, device.target):
+        for lanes in _lane_choices(network, base.replace(in_lanes=ti, out_lanes=to), shapes, styles):
             bound = least_cycles(network, shapes, lanes, batch)
             for config in _with_memories(lanes, device.target, lambda c: _fits(c, device, limits)):
                 used = estimate_resources(config, device.target).total
@@ -157,27 +158,43 @@ def _lane_sizes(
         raise refusal
 
 
+def _styles(base: AcceleratorConfig, target: str) -> list[dict[str, object]]:
+    """Multipliers of the MAC array and of the small engines of which something was measured on the family."""
+    choices = [{"multiplier": s, "logic_engines": logic} for s in STYLES[target] for logic in (False, True)]
+    refusal, found = None, []
+    for choice in choices:
+        try:
+            estimate_resources(base.replace(**choice), target)
+        except ResourceError as error:
+            refusal = error
+        else:
+            found.append(choice)
+    if not found:
+        raise refusal
+    return found
+
+
 def _fits(config: AcceleratorConfig, device: Device, limits: dict[str, float]) -> bool:
     shares = device.shares(estimate_resources(config, device.target).total)
     return all(shares[kind] <= limits[kind] for kind in limits)
 
 
 def _lane_choices(
-    network: IntegerNetwork, base: AcceleratorConfig, shapes: dict[str, Shape], target: str
+    network: IntegerNetwork, base: AcceleratorConfig, shapes: dict[str, Shape], styles: Sequence[dict[str, object]]
 ) -> Iterator[AcceleratorConfig]:
     """All lanes with Ti and To of `base`, the other sizes following from them and the network."""
     ti, to = base.in_lanes, base.out_lanes
     width = max(shapes[node.name].width for node in network.nodes if node.inputs)
     heads = [node.head_dim for node in network.nodes if isinstance(node, LinearAttention)]
-    tiles = max(((1 + d // to) * (d // ti) for d in heads), default=1)  # of one head; two overlap
-    for pixels, style, logic in product(PIXELS, STYLES[target], (False, True)):
+    tiles = max(((1 + d // to) * (d // ti) for d in heads), default=1)
+    held = max(2, 1 << (2 * tiles - 1).bit_length())  # states of two heads
+    for pixels, style in product(PIXELS, styles):
         depth = max(32, 1 << (ceil(width / pixels) - 1).bit_length())
         for dw_pixels in sorted({pixels, ceil(pixels / 2), ceil(pixels / 4)}):
             for channels in (c for c in (1, 2, 4, 8, 16) if c <= min(ti, to)):
                 yield base.replace(
                     name=f"p{pixels}i{ti}o{to}", pixels=pixels, dw_pixels=dw_pixels, requant_channels=channels,
-                    acc_depth=depth, state_lanes=channels, multiplier=style, logic_engines=logic,
-                    state_tiles=max(2, 1 << (2 * tiles - 1).bit_length()),
+                    acc_depth=depth, state_lanes=channels, state_tiles=held, **style,
                 )  # fmt: skip
 
 

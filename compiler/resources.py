@@ -108,7 +108,7 @@ def _depthwise(c: AcceleratorConfig) -> Features:
 
 
 def _attention(c: AcceleratorConfig) -> Features:
-    products = _product_bits(c.engine_multiplier, c.in_lanes * c.out_lanes, c.act_bits, c.act_bits)
+    products = _product_bits(c.engine_multiplier, c.in_lanes**2, c.act_bits, c.act_bits)
     return {**products, "one": 1, "states per cycle": c.state_group, "word bits": c.pad_word_bits}
 
 
@@ -167,10 +167,10 @@ def _depthwise_multipliers(c: AcceleratorConfig) -> Features:
 
 
 def _attention_multipliers(c: AcceleratorConfig) -> Features:
-    products = c.in_lanes * c.out_lanes
+    products = c.in_lanes**2
     if c.engine_multiplier == Multipliers.LOGIC:
         return {}
-    return {"products": products, "scalers": c.state_group, "one": 1}
+    return {"multipliers": products + c.state_group + 3}  # one more for the sums, two for addresses
 
 
 def _norm_multipliers(c: AcceleratorConfig) -> Features:
