@@ -131,7 +131,7 @@ def candidates(
     styles = _styles(base, device.target)
     result = []
     for ti, to in _lane_sizes(network, base, shapes):
-        for lanes in _lane_choices(network, base.replace(in_lanes=ti, out_lanes=to), shapes, styles):
+        for lanes in _lane_choices(network, base, (ti, to), shapes, styles):
             bound = least_cycles(network, shapes, lanes, batch)
             for config in _with_memories(lanes, device.target, lambda c: _fits(c, device, limits)):
                 used = estimate_resources(config, device.target).total
@@ -180,10 +180,14 @@ def _fits(config: AcceleratorConfig, device: Device, limits: dict[str, float]) -
 
 
 def _lane_choices(
-    network: IntegerNetwork, base: AcceleratorConfig, shapes: dict[str, Shape], styles: Sequence[dict[str, object]]
+    network: IntegerNetwork,
+    base: AcceleratorConfig,
+    sizes: tuple[int, int],
+    shapes: dict[str, Shape],
+    styles: Sequence[dict[str, object]],
 ) -> Iterator[AcceleratorConfig]:
-    """All lanes with Ti and To of `base`, the other sizes following from them and the network."""
-    ti, to = base.in_lanes, base.out_lanes
+    """All lanes with Ti and To of `sizes`; what only has to be large enough follows from them and the network."""
+    ti, to = sizes
     width = max(shapes[node.name].width for node in network.nodes if node.inputs)
     heads = [node.head_dim for node in network.nodes if isinstance(node, LinearAttention)]
     tiles = max(((1 + d // to) * (d // ti) for d in heads), default=1)
@@ -193,7 +197,8 @@ def _lane_choices(
         for dw_pixels in sorted({pixels, ceil(pixels / 2), ceil(pixels / 4)}):
             for channels in (c for c in (1, 2, 4, 8, 16) if c <= min(ti, to)):
                 yield base.replace(
-                    name=f"p{pixels}i{ti}o{to}", pixels=pixels, dw_pixels=dw_pixels, requant_channels=channels,
+                    name=f"p{pixels}i{ti}o{to}", pixels=pixels, in_lanes=ti, out_lanes=to, dw_pixels=dw_pixels,
+                    requant_channels=channels,
                     acc_depth=depth, state_lanes=channels, state_tiles=held, **style,
                 )  # fmt: skip
 

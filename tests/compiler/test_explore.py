@@ -73,7 +73,7 @@ def test_predictions_name_cycles_or_the_obstacle() -> None:
 
 def test_candidates_fit_the_device_and_the_network() -> None:
     network, _ = tiny_network(64, **quantizer_settings(SMALL))
-    device = DEVICES["ecp5-25"]
+    device = DEVICES["ecp5-85"]
     found = candidates(network, device, SMALL)
     assert found
     for candidate in found:
@@ -85,4 +85,4 @@ def test_candidates_fit_the_device_and_the_network() -> None:
 def test_networks_that_fit_no_lanes_are_refused() -> None:
     network, _ = tiny_network(64, **quantizer_settings(SMALL))
     with pytest.raises(CompileError, match="raise weight_bits"):
-        candidates(network, DEVICES["ecp5-25"], SMALL.replace(weight_bits=4))
+        candidates(network, DEVICES["ecp5-85"], SMALL.replace(weight_bits=4))
