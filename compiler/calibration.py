@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from compiler.resources import KINDS, UNITS, features
+from compiler.resources import KINDS, UNITS, features, hardware_digest
 from hw.config import CONFIGS, AcceleratorConfig, Multipliers
 from hw.synthesis import map_units
 from hw.verilog import TOP, generate_verilog
@@ -121,8 +121,9 @@ def calibrate(work_dir: Path, targets: Sequence[str], known: dict, progress: Pro
                 progress((index + done / units) / len(jobs), what)
 
         units = measure(config, target, work_dir, report)
-        samples.setdefault(target, []).append({"config": _changes(config), "units": units})
-    return fit({target: samples[target] for target in SAMPLES if target in samples})
+        samples.setdefault(target, []).append({"config": asdict(config), "units": units})
+    hardware = known.get("hardware", {}) | dict.fromkeys(targets, hardware_digest())
+    return {"hardware": hardware, **fit({target: samples[target] for target in SAMPLES if target in samples})}
 
 
 def measure(
@@ -160,13 +161,8 @@ def _sites(cells: Counter[str], target: str) -> dict[str, float]:
     return sites
 
 
-def _changes(config: AcceleratorConfig) -> dict[str, object]:
-    default = asdict(AcceleratorConfig())
-    return {name: value for name, value in asdict(config).items() if value != default[name]}
-
-
 def fit(samples: dict[str, list[dict]]) -> dict:
-    """Coefficients and errors from measurements, as resources.json has them."""
+    """Measurements with their coefficients and errors, as resources.json has them."""
     coefficients, errors = {}, {}
     for target, entries in samples.items():
         measured = [(AcceleratorConfig.from_json(json.dumps(s["config"])), s["units"]) for s in entries]

@@ -5,6 +5,7 @@ coefficients, which `compiler.calibration` fits to open synthesis and keeps in r
 fit. Multipliers are counted by features that leave nothing to fit; the rest are estimates.
 """
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from pathlib import Path
 from hw.config import DW_TAPS, AcceleratorConfig, Multipliers
 from quant import numerics
 
-__all__ = ["KINDS", "TABLE", "UNITS", "Estimate", "ResourceError", "estimate_resources", "features"]
+__all__ = ["KINDS", "TABLE", "UNITS", "Estimate", "ResourceError", "estimate_resources", "features", "hardware_digest"]
 
 #: LUT sites (carry chains and LUT RAM count where they take them), flip-flops, memory blocks, multipliers
 KINDS = ("lut", "flip_flop", "block_ram", "dsp")
@@ -43,11 +44,19 @@ class Estimate:
     units: dict[str, dict[str, float]]  #: by unit, by kind
     #: by kind: mean relative error on whole accelerators that the fit had not seen; None: too few were measured to know
     errors: dict[str, float | None]
+    stale: bool  #: the hardware has changed since it was measured
 
     @property
     def error_texts(self) -> dict[str, str]:
         """`errors` for people."""
         return {kind: "unknown" if error is None else f"{error:.1%}" for kind, error in self.errors.items()}
+
+    @property
+    def origin(self) -> str:
+        """What was measured, for people."""
+        if self.stale:
+            return "measured on another version of the hardware; `vitsmith calibrate` measures this one"
+        return "measured on this version of the hardware"
 
     @property
     def total(self) -> dict[str, float]:
@@ -65,7 +74,14 @@ def estimate_resources(config: AcceleratorConfig, target: str) -> Estimate:
     for kind in KINDS:
         for unit in UNITS:
             units[unit][kind] = _evaluate(coefficients[kind][unit], features(config, target, kind, unit), target)
-    return Estimate(target, units, table["errors"][target])
+    return Estimate(target, units, table["errors"][target], table["hardware"][target] != hardware_digest())
+
+
+@cache
+def hardware_digest() -> str:
+    """Hash of the sources of the accelerator, by which measurements tell whether they are of today's."""
+    files = sorted((TABLE.parent.parent / "hw").rglob("*.py"))
+    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
 def _evaluate(coefficients: Features, values: Features, target: str) -> float:
@@ -108,7 +124,7 @@ def _depthwise(c: AcceleratorConfig) -> Features:
 
 
 def _attention(c: AcceleratorConfig) -> Features:
-    products = _product_bits(c.engine_multiplier, c.in_lanes**2, c.act_bits, c.act_bits)
+    products = _product_bits(c.engine_multiplier, c.in_lanes * c.key_group, c.act_bits, c.act_bits)
     return {**products, "one": 1, "states per cycle": c.state_group, "word bits": c.pad_word_bits}
 
 
@@ -167,9 +183,9 @@ def _depthwise_multipliers(c: AcceleratorConfig) -> Features:
 
 
 def _attention_multipliers(c: AcceleratorConfig) -> Features:
-    products = c.in_lanes**2
     if c.engine_multiplier == Multipliers.LOGIC:
         return {}
+    products = _multipliers(c.engine_multiplier, c.in_lanes * c.key_group)["multipliers"]
     return {"multipliers": products + c.state_group + 3}  # one more for the sums, two for addresses
 
 

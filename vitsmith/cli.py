@@ -300,7 +300,7 @@ def _show_resources(resources: dict) -> None:
     rows.append(("sum", *(round(resources["total"][kind]) for kind in kinds)))
     rows.append((f"share of {resources['device']}", *(f"{resources['share'][kind]:.0%}" for kind in kinds)))
     rows.append(("mean error of such estimates", *(resources["error"][kind] for kind in kinds)))
-    console.print_table("resources (estimated)", ("unit", *kinds), rows)
+    console.print_table(f"resources, estimated ({resources['origin']})", ("unit", *kinds), rows)
 
 
 @app.command()

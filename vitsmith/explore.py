@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 
 from compiler.devices import Device
 from compiler.explore import Point, predict
+from compiler.resources import Estimate
 from hw.config import AcceleratorConfig
 from quant.integer_network import IntegerNetwork
 
@@ -64,18 +65,19 @@ def point_document(point: Point, mhz: float) -> dict[str, object]:
 
 
 def exploration_markdown(points: Sequence[dict], *, device: Device, network: str, batch: int, mhz: float, command: str,
-                         errors: dict[str, str]) -> str:  # fmt: skip
+                         estimate: Estimate) -> str:  # fmt: skip
     """The Pareto front as a page."""
     table = [[title for _, title, _ in COLUMNS], ["---"] * len(COLUMNS)]
     table += [[form.format(point[key]) for key, _, form in COLUMNS] for point in points]
-    known = ", ".join(f"{kind} {error}" for kind, error in errors.items())
+    known = ", ".join(f"{kind} {error}" for kind, error in estimate.error_texts.items())
     return "\n".join(
         [
             f"# {network} on {device.title}",
             "",
             f"The fastest accelerators for each share of the device, {batch} frames per run. Cycles are predicted by",
             "the compiler. Resources are estimated from fits to open synthesis; their mean error on accelerators that",
-            f"a fit had not seen: {known}. Frames per second assume {mhz:g} MHz, which nobody has placed and routed.",
+            f"a fit had not seen: {known}; {estimate.origin}.",
+            f"Frames per second assume {mhz:g} MHz, which nobody has placed and routed.",
             f"The device has {device.lut:,} LUT, {device.flip_flop:,} flip-flops, {device.block_ram} blocks of RAM,",
             f"and {device.dsp} multipliers ({device.source}).",
             "",

@@ -381,6 +381,7 @@ def estimate_stage(bundle: Bundle, *, batch: int = 1, device: str = "zu9") -> di
             "total": resources.total,
             "share": chosen.shares(resources.total),
             "error": resources.error_texts,
+            "origin": resources.origin,
         },
     }
 
@@ -439,7 +440,7 @@ def explore_stage(
     }  # fmt: skip
     page = exploration_markdown(
         front, device=chosen, network=f"{quantized['model']} at {quantized['size']} pixels", batch=batch, mhz=mhz,
-        command=command, errors=estimate.error_texts,
+        command=command, estimate=estimate,
     )  # fmt: skip
     write_if_changed(bundle.path / f"explore-{device}.md", page)
     write_if_changed(bundle.path / f"explore-{device}.png", exploration_picture(front, chosen))

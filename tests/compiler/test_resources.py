@@ -21,7 +21,7 @@ MEASURED = [
 
 def test_the_table_is_the_fit_of_its_measurements() -> None:
     """Whoever changes features has to fit again: `vitsmith calibrate`."""
-    assert fit(STORED["samples"]) == STORED
+    assert {"hardware": STORED["hardware"], **fit(STORED["samples"])} == STORED
 
 
 @pytest.mark.parametrize(("target", "config", "units"), MEASURED)
@@ -49,6 +49,17 @@ def test_named_sizes_have_a_device(config: AcceleratorConfig) -> None:
     device = DEVICES["ecp5-85" if config.name == "nano" else "zu9"]
     shares = device.shares(estimate_resources(config, device.target).total)
     assert all(share <= 1 for share in shares.values()), shares
+
+
+def test_measurements_of_other_hardware_are_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    for target, measured in STORED["hardware"].items():
+        monkeypatch.setattr(resources, "hardware_digest", lambda digest=measured: digest)
+        config = AcceleratorConfig.from_json(json.dumps(STORED["samples"][target][0]["config"]))
+        assert not estimate_resources(config, target).stale
+        monkeypatch.setattr(resources, "hardware_digest", lambda: "other")
+        estimate = estimate_resources(config, target)
+        assert estimate.stale
+        assert "vitsmith calibrate" in estimate.origin
 
 
 def test_unknown_families_are_refused() -> None:
