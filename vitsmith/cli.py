@@ -30,7 +30,6 @@ CalibrationOption = Annotated[int, typer.Option(help="Calibration images.")]
 BatchOption = Annotated[
     int, typer.Option(min=1, max=32, help="Frames per run: they overlap, but scores come when the last one is done.")
 ]
-DeviceOption = Annotated[str, typer.Option(help=f"FPGA: {', '.join(DEVICES)}.")]
 WorkersOption = Annotated[int | None, typer.Option(min=1, help="Processes (default: one per processor).")]
 SchedulerOption = Annotated[
     str | None, typer.Option(help="Dask scheduler, e.g. tcp://host:8786, whose workers do the work instead.")
@@ -272,10 +271,12 @@ def route(bundle: BundleOption = DEFAULT_BUNDLE, json: JsonOption = False) -> No
 def estimate(
     bundle: BundleOption = DEFAULT_BUNDLE,
     batch: BatchOption = 1,
-    device: DeviceOption = "zu9",
+    device: Annotated[
+        str | None, typer.Option(help=f"Estimate resources on this FPGA too: {', '.join(DEVICES)}.")
+    ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Predict cycles and memory traffic of a frame, whole and per layer, and estimate resources, unit by unit."""
+    """Predict cycles and memory traffic of a frame, whole and per layer; with a device, resources unit by unit."""
     from vitsmith.stages import estimate_stage
 
     document = estimate_stage(Bundle(bundle), batch=batch, device=device)
@@ -286,7 +287,8 @@ def estimate(
         ]
         header = ("layer", "engines", "MACs", "start", "end", "bytes", "bytes per cycle")
         console.print_table("layers", header, rows)
-        _show_resources(document["resources"])
+        if document["resources"]:
+            _show_resources(document["resources"])
     _show("estimate", document, json)
 
 

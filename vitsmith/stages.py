@@ -359,12 +359,11 @@ def route_stage(bundle: Bundle, *, progress: Progress | None = None) -> dict[str
     return document
 
 
-def estimate_stage(bundle: Bundle, *, batch: int = 1, device: str = "zu9") -> dict[str, object]:
+def estimate_stage(bundle: Bundle, *, batch: int = 1, device: str | None = None) -> dict[str, object]:
     """Predicted cycles per frame of a run of `batch` frames, when each layer runs and what it moves from and to
-    external memory, and estimated resources on a device, without generating anything."""
+    external memory, and, if asked, estimated resources on a device, without generating anything."""
     network, config = bundle.load_network(), bundle.load_config()
-    chosen = find_device(device)
-    resources = estimate_resources(config, chosen.target)
+    resources = _resources(config, find_device(device)) if device else None
     program = compile_network(network, config, batch=batch)
     return {
         "batch": batch,
@@ -375,14 +374,19 @@ def estimate_stage(bundle: Bundle, *, batch: int = 1, device: str = "zu9") -> di
         "layers": [
             layer | {"bytes_per_cycle": layer["bytes"] / (layer["end"] - layer["start"])} for layer in program.layers
         ],
-        "resources": {
-            "device": chosen.title,
-            "units": resources.units,
-            "total": resources.total,
-            "share": chosen.shares(resources.total),
-            "error": resources.error_texts,
-            "origin": resources.origin,
-        },
+        "resources": resources,
+    }
+
+
+def _resources(config: AcceleratorConfig, device: Device) -> dict[str, object]:
+    estimate = estimate_resources(config, device.target)
+    return {
+        "device": device.title,
+        "units": estimate.units,
+        "total": estimate.total,
+        "share": device.shares(estimate.total),
+        "error": estimate.error_texts,
+        "origin": estimate.origin,
     }
 
 
