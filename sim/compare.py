@@ -1,8 +1,4 @@
-"""What an accelerator stored, decoded and compared with the integer network, boundary by boundary.
-
-Scratchpad words hold P pixels of Ti channels of `act_bits` bits, low bits first, ordered [pixel][channel], and are
-padded to whole bus beats; see docs/architecture/contracts.md and `compiler.program.StoredMap`.
-"""
+"""What an accelerator stored, decoded and compared with the integer network, boundary by boundary."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,9 +6,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from compiler.program import Program, StoredMap
+from compiler.results import decode, decode_scores, word_bytes
 from hw.config import AcceleratorConfig
 
-__all__ = ["Boundary", "compare_frame", "decode", "decode_scores", "encode", "encode_scores", "first_mismatch"]
+__all__ = ["Boundary", "compare_frame", "first_mismatch"]
 
 
 @dataclass(frozen=True)
@@ -111,64 +108,4 @@ def _element_byte(config: AcceleratorConfig, stored: StoredMap, channel: int, ro
     group, pixel = divmod(stored.pixel + column, config.pixels)
     word = (row * stored.blocks + block) * stored.groups + group
     bit = (pixel * config.in_lanes + lane) * config.act_bits
-    return word * _word_bytes(config) + bit // 8
-
-
-def _word_bytes(config: AcceleratorConfig) -> int:
-    return config.pad_word_beats * config.bus_bytes
-
-
-def decode(config: AcceleratorConfig, stored: StoredMap, result_area: np.ndarray) -> np.ndarray:
-    """Codes (channels, rows, width), int32, of a stored band."""
-    codes = _unpack(config, result_area, stored.offset, stored.rows * stored.blocks * stored.groups)
-    codes = codes.reshape(stored.rows, stored.blocks, stored.groups, config.pixels, config.in_lanes)
-    codes = codes.transpose(1, 4, 0, 2, 3).reshape(stored.blocks * config.in_lanes, stored.rows, -1)
-    return codes[: stored.channels, :, stored.pixel : stored.pixel + stored.width]
-
-
-def decode_scores(config: AcceleratorConfig, stored: StoredMap, result_area: np.ndarray) -> np.ndarray:
-    """Class scores (channels,), int32: a pixel of `slices` words per block, put together."""
-    codes = _unpack(config, result_area, stored.offset, config.slices * stored.blocks * stored.groups)
-    group, pixel = divmod(stored.pixel, config.pixels)
-    parts = codes[group :: stored.groups, pixel].reshape(config.slices, -1)[:, : stored.channels]
-    values = sum(part << (i * config.act_bits) for i, part in enumerate(parts))
-    sign = 1 << (config.slices * config.act_bits - 1)
-    return (values ^ sign) - sign
-
-
-def encode(config: AcceleratorConfig, stored: StoredMap, codes: np.ndarray) -> np.ndarray:
-    """Bytes (uint8) of a band that holds `codes` (channels, rows, width); what `decode` reads. Padding is 0."""
-    shape = (stored.blocks * config.in_lanes, stored.rows, stored.groups * config.pixels)
-    padded = np.zeros(shape, np.int32)
-    padded[: stored.channels, :, stored.pixel : stored.pixel + stored.width] = codes
-    words = padded.reshape(stored.blocks, config.in_lanes, stored.rows, stored.groups, config.pixels)
-    return _pack(config, words.transpose(2, 0, 3, 4, 1).reshape(-1, config.pixels, config.in_lanes))
-
-
-def encode_scores(config: AcceleratorConfig, stored: StoredMap, scores: np.ndarray) -> np.ndarray:
-    """Bytes (uint8) of class `scores` (channels,); what `decode_scores` reads."""
-    words = np.zeros((config.slices, stored.blocks * config.in_lanes), np.int32)
-    for i in range(config.slices):
-        words[i, : stored.channels] = scores >> (i * config.act_bits) & ((1 << config.act_bits) - 1)
-    group, pixel = divmod(stored.pixel, config.pixels)
-    pixels = np.zeros((config.slices * stored.blocks * stored.groups, config.pixels, config.in_lanes), np.int32)
-    pixels[group :: stored.groups, pixel] = words.reshape(-1, config.in_lanes)
-    return _pack(config, pixels)
-
-
-def _unpack(config: AcceleratorConfig, area: np.ndarray, offset: int, words: int) -> np.ndarray:
-    """Codes (words, pixels, lanes), int32, of consecutive stored words."""
-    size = _word_bytes(config)
-    if offset + words * size > len(area):
-        raise ValueError(f"a map of {words * size} bytes at {offset} exceeds the result area of {len(area)} bytes")
-    stored = np.asarray(area[offset : offset + words * size], np.uint8).reshape(words, size)
-    bits = np.unpackbits(stored, axis=1, count=config.pad_word_bits, bitorder="little")
-    codes = np.packbits(bits.reshape(-1, config.act_bits), axis=1, bitorder="little")  # one code per byte
-    return codes.reshape(words, config.pixels, config.in_lanes).astype(np.int32)
-
-
-def _pack(config: AcceleratorConfig, codes: np.ndarray) -> np.ndarray:
-    """The inverse of `_unpack`, padded to whole beats."""
-    bits = np.unpackbits(codes.astype(np.uint8)[..., None], axis=-1, count=config.act_bits, bitorder="little")
-    words = np.packbits(bits.reshape(len(codes), -1), axis=1, bitorder="little")
-    return np.pad(words, ((0, 0), (0, _word_bytes(config) - words.shape[1]))).reshape(-1)
+    return word * word_bytes(config) + bit // 8

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from compiler.program import Program
+from compiler.results import decode_scores
 from hw.config import ABI_VERSION, AcceleratorConfig
 from hw.control.registers import BY_NAME, DEFAULT_TIMEOUT, ENGINES, IDENTITY, REGISTERS, ErrorCode
 from sim import testbench
-from sim.compare import decode_scores
 from sim.verilator import DEFAULT_CACHE, Simulator, VerilatorError, build
 
 __all__ = [

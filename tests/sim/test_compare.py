@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from compiler.program import Program, StoredMap
+from compiler.results import decode, decode_scores, encode, encode_scores
 from hw.config import AcceleratorConfig
-from sim.compare import compare_frame, decode, decode_scores, encode, encode_scores, first_mismatch
+from sim.compare import compare_frame, first_mismatch
 
 CONFIGS = [
     AcceleratorConfig(pixels=7, in_lanes=16, act_bits=8),

@@ -1,0 +1,181 @@
+"""The driver: programs, images, and scores of an accelerator behind a link."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from boards.link.host import ByteStream, HostLink, NoAnswer
+from compiler.program import Program
+from compiler.results import decode_scores
+from hw.config import ABI_VERSION, AcceleratorConfig
+from hw.control.registers import BASE_ALIGNMENT, BY_NAME, ENGINES, IDENTITY, ErrorCode
+
+__all__ = ["BoardDevice", "DeviceError", "RunCounters"]
+
+Progress = Callable[[int, int], None]
+
+
+class DeviceError(RuntimeError):
+    """A board that cannot run the program, or that failed; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class RunCounters:
+    """What the accelerator counted in one run: cycles, and by engine busy cycles, stalls, completed instructions."""
+
+    cycles: int
+    busy: dict[str, int]
+    stall: dict[str, int]
+    events: dict[str, int]
+
+
+def _bit(register: str, field: str) -> int:
+    return 1 << BY_NAME[register].field(field).bit
+
+
+def _pages(size: int) -> int:
+    return -(-size // BASE_ALIGNMENT) * BASE_ALIGNMENT
+
+
+class BoardDevice:
+    """An accelerator with a program.
+
+    The program is loaded with the first run, and again after an error. Memory holds the program from address 0 on,
+    then the images of a run, then its results.
+
+    Parameters
+    ----------
+    stream : the line to the board.
+    memory_bytes : size of the board's memory.
+    rebuild : command that builds and flashes a fitting bitstream, for messages.
+
+    Raises `DeviceError` if there is no accelerator of this configuration, or the program is too large.
+    """
+
+    def __init__(
+        self, stream: ByteStream, config: AcceleratorConfig, program: Program, *, memory_bytes: int, rebuild: str
+    ) -> None:
+        self.config = config
+        self.program = program
+        self.link = HostLink(stream)
+        self.counters: list[RunCounters] = []  #: of the runs of the last call of `run`
+        self._rebuild = rebuild
+        self._loaded = False
+        self._input_base = _pages(len(program.image))
+        self._result_base = self._input_base + _pages(program.input_bytes)
+        self._check_size(memory_bytes)
+        self._identify()
+
+    def close(self) -> None:
+        """Release the line."""
+        self.link.stream.close()
+
+    def run(self, images: np.ndarray, progress: Progress | None = None) -> np.ndarray:
+        """Class scores, int16 (N, classes), of images, uint8 (N, H, W, 3); the last run repeats the last image if it
+        lacks some. Raises `DeviceError` if the accelerator stops with an error."""
+        images = np.ascontiguousarray(images, np.uint8)
+        batch = self.program.batch
+        if images.ndim != 4 or not len(images) or images[0].nbytes * batch != self.program.input_bytes:
+            raise DeviceError(
+                f"images {images.shape} do not fit the program, which takes {batch} of "
+                f"{self.program.input_bytes // batch} bytes each"
+            )
+        self.load()
+        padded = np.concatenate([images, *[images[-1:]] * (-len(images) % batch)])
+        self.counters = []
+        scores = []
+        for first in range(0, len(padded), batch):
+            scores += self._run_once(padded[first : first + batch])
+            if progress:
+                progress(min(first + batch, len(images)), len(images))
+        return np.stack(scores[: len(images)]).astype(np.int16)
+
+    def load(self, progress: Progress | None = None) -> None:
+        """Bring the accelerator into its idle state, and the program into its memory, unless that is done."""
+        if self._loaded:
+            return
+        self.reset()
+        self.link.write_memory(0, self.program.image, progress)
+        for name, base in (("PROGRAM", 0), ("INPUT", self._input_base), ("RESULT", self._result_base)):
+            self._write(f"{name}_BASE_LO", base & 0xFFFFFFFF)
+            self._write(f"{name}_BASE_HI", base >> 32)
+        self._write("RESULT_BYTES", self.program.result_bytes)
+        self._loaded = True
+
+    def reset(self) -> None:
+        """Stop whatever runs, and clear errors; the program has to be loaded again."""
+        self._loaded = False
+        self._write("CONTROL", _bit("CONTROL", "soft_reset"))
+        while self._read("STATUS") & _bit("STATUS", "busy"):
+            pass
+
+    def start(self) -> None:
+        """Start a run on the images in memory, without waiting for its end."""
+        self._write("STATUS", _bit("STATUS", "interrupt"))
+        self._write("CONTROL", _bit("CONTROL", "start"))
+
+    def wait(self) -> None:
+        """Wait for the end of the run. Raises `DeviceError` if it did not end well; the accelerator's own time-out ends
+        one that hangs."""
+        while (status := self._read("STATUS")) & _bit("STATUS", "busy"):
+            pass
+        if status & _bit("STATUS", "done"):
+            return
+        self._loaded = False
+        if status & _bit("STATUS", "error"):
+            code, packet = self._read("ERROR_CODE"), self._read("ERROR_INFO")
+            name = ErrorCode(code).name if code in list(ErrorCode) else f"code {code}"
+            raise DeviceError(f"the accelerator stopped with {name} at packet {packet}; the next run loads again")
+        raise DeviceError("the board was reset during the run; the next run loads again")
+
+    def _run_once(self, images: np.ndarray) -> list[np.ndarray]:
+        self.link.write_memory(self._input_base, images.tobytes())
+        self.start()
+        self.wait()
+        self.counters.append(self._read_counters())
+        # the class scores come first in the result area
+        words = {s: self.config.slices * s.blocks * s.groups for s in self.program.scores}
+        size = max(s.offset + n * self.config.pad_word_beats * self.config.bus_bytes for s, n in words.items())
+        area = np.frombuffer(self.link.read_memory(self._result_base, size), np.uint8)
+        return [decode_scores(self.config, stored, area) for stored in self.program.scores]
+
+    def _read_counters(self) -> RunCounters:
+        kinds = {
+            kind: {engine: self._read(f"{kind.upper()}_{engine.upper()}") for engine in ENGINES}
+            for kind in ("busy", "stall", "events")
+        }
+        return RunCounters(self._read("CYCLES_LO") | self._read("CYCLES_HI") << 32, **kinds)
+
+    def _check_size(self, memory_bytes: int) -> None:
+        needed = self._result_base + _pages(self.program.result_bytes)
+        if needed > memory_bytes:
+            raise DeviceError(
+                f"program, images, and results take {needed:,} bytes, but the board's memory has {memory_bytes:,}; "
+                "compile with a smaller --batch, or use a smaller network or image size"
+            )
+
+    def _identify(self) -> None:
+        name = self.link.stream.name
+        try:
+            identity = self._read("IDENTITY")
+        except NoAnswer as error:
+            raise DeviceError(
+                f"{error}; is the board powered, is this its port, and is it flashed (`{self._rebuild}`)?"
+            ) from error
+        if identity != IDENTITY:
+            raise DeviceError(f"{name}: there is no vitsmith accelerator behind the link; `{self._rebuild}`")
+        if (abi := self._read("ABI_VERSION")) != ABI_VERSION:
+            raise DeviceError(f"{name}: the bitstream has ABI version {abi}, this is {ABI_VERSION}; `{self._rebuild}`")
+        found = self._read("CONFIG_HASH_LO") | self._read("CONFIG_HASH_HI") << 32
+        if found != self.program.config_hash:
+            raise DeviceError(
+                f"{name}: the bitstream was made for configuration {found:016x}, but the program for "
+                f"{self.program.config_hash:016x}; make a fitting one with `{self._rebuild}`"
+            )
+
+    def _read(self, register: str) -> int:
+        return self.link.read_register(BY_NAME[register].offset)
+
+    def _write(self, register: str, value: int) -> None:
+        self.link.write_register(BY_NAME[register].offset, value)

@@ -1,0 +1,1 @@
+"""Serial link between a host and a board."""
