@@ -1,1 +1,19 @@
-"""The front door: command line, bundle, reports."""
+"""The front door: command line, bundle, reports, and devices that run programs."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vitsmith.devices import Device
+
+__all__ = ["open"]
+
+
+def open(target: str, bundle: str | Path = "build/demo") -> "Device":
+    """A device that runs a bundle's program: "sim", the RTL in Verilator, or BOARD:PORT, as "ulx3s:/dev/ttyUSB0".
+
+    `device.run(images)` gives the class scores, int16 (N, classes), of images, uint8 (N, H, W, 3).
+    """
+    from vitsmith.devices import open_device
+
+    return open_device(target, Path(bundle))

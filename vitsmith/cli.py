@@ -35,6 +35,7 @@ SchedulerOption = Annotated[
     str | None, typer.Option(help="Dask scheduler, e.g. tcp://host:8786, whose workers do the work instead.")
 ]
 TargetOption = Annotated[str, typer.Option(help="FPGA family: ecp5, xcup (UltraScale+), xc7, gowin.")]
+BoardOption = Annotated[str, typer.Option(help="Which board; `vitsmith boards` lists them.")]
 DEFAULT_BUNDLE = Path("build/demo")
 LARGEST_MODULES = 20  #: rows of the table that `synthesize` prints
 DEFAULT_CHECKPOINT = "quant/checkpoints/b0-cifar10-96.safetensors"
@@ -444,6 +445,74 @@ def simulate(
     _show("simulation", document, json)
     if document["rtl_mismatches"] or document["stray_writes"]:
         console.errors.print(f"[red]the RTL differs from the integer network:[/red] {document['first_mismatch']}")
+        raise typer.Exit(1)
+
+
+@app.command()
+def boards(json: JsonOption = False) -> None:
+    """List the boards, and what is verified of each."""
+    from vitsmith.devices import board_rows
+
+    header = ("board", "title", "device", "accelerator", "memory", "clock", "line", "status")
+    rows = board_rows()
+    if json:
+        console.print_json({"boards": [dict(zip(header, row, strict=True)) for row in rows]})
+    else:
+        console.print_table("boards", header, rows)
+
+
+@app.command()
+def build(
+    board: BoardOption,
+    project: Annotated[
+        bool, typer.Option("--project", help="Only write Verilog and constraints, for tools of your own.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Build a board's bitstream (hours); fails when timing is not met."""
+    from vitsmith.devices import build_stage
+
+    with console.progress_bar("build") as progress:
+        document = build_stage(board, project_only=project, progress=progress)
+    _show(board, document, json)
+
+
+@app.command()
+def flash(
+    board: BoardOption,
+    persistent: Annotated[bool, typer.Option("--persistent", help="Into the flash: it stays without power.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the command.")] = False,
+) -> None:
+    """Load a board's bitstream over USB."""
+    from boards.flash import flash as load
+    from boards.registry import find_board
+    from vitsmith.devices import board_folder
+
+    chosen = find_board(board)
+    bitstream = board_folder(chosen) / "top.bit"
+    console.console.print(load(chosen, bitstream, persistent=persistent, dry_run=dry_run), soft_wrap=True)
+
+
+@app.command(name="run")
+def run_command(
+    pictures: Annotated[list[Path], typer.Argument(help="Image files.")],
+    device: Annotated[str, typer.Option(help="sim, or BOARD:PORT, as ulx3s-85f:/dev/ttyUSB0.")] = "sim",
+    bundle: BundleOption = DEFAULT_BUNDLE,
+    check: Annotated[bool, typer.Option("--check", help="Compare every score with the integer network.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Classify pictures in simulation or on a board."""
+    from vitsmith.devices import run_stage
+
+    with console.progress_bar("run"):
+        document = run_stage(Bundle(bundle), device, pictures, check=check)
+    if not json:
+        for picture in document["pictures"]:
+            rows = list(zip(picture["classes"], picture["scores"], strict=True))
+            console.print_table(picture["picture"], ("class", "score"), rows)
+    _show(device, document, json)
+    if document.get("mismatches"):
+        console.errors.print(f"[red]{document['mismatches']} scores differ from the integer network[/red]")
         raise typer.Exit(1)
 
 

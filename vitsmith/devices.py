@@ -1,0 +1,166 @@
+"""Devices that run a bundle's program, in simulation or on a board, and pictures for them."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+
+from boards.driver import BoardDevice
+from boards.registry import BOARDS, Board, BoardError, find_board
+from boards.serial_line import SerialLine
+from quant.data import DataError
+from quant.data.cifar10 import CLASS_NAMES as CIFAR10_NAMES
+from quant.data.fashion_mnist import CLASS_NAMES as FASHION_NAMES
+from quant.data.image_folder import CROP_RATIO, preprocess
+from sim.runner import MemoryModel, simulate
+from vitsmith.bundle import Bundle
+
+__all__ = ["Device", "SimulatedDevice", "open_device", "read_pictures", "run_stage"]
+
+TOP_CLASSES = 5
+OWN_DATA = {"cifar10": CIFAR10_NAMES, "fashion-mnist": FASHION_NAMES}  #: class names; pictures are used whole
+
+
+class Device(Protocol):
+    """Something that runs a program."""
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """Class scores, int16 (N, classes), of images, uint8 (N, H, W, 3)."""
+
+    def close(self) -> None:
+        """Release it."""
+
+
+class SimulatedDevice:
+    """A bundle's accelerator in Verilator."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+        self._config, self._program, self._verilog = bundle.load_config(), bundle.load_program(), bundle.load_verilog()
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """See `Device`."""
+        work_dir = self._bundle.path / "simulation"
+        result = simulate(
+            self._config, self._verilog, self._program, images, memory=MemoryModel(), work_dir=work_dir
+        )  # fmt: skip
+        return result.scores
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+def open_device(target: str, path: Path) -> Device:
+    """See `vitsmith.open`. Raises `BoardError` or `DeviceError`, which say what to do."""
+    bundle = Bundle(path)
+    name, _, port = target.partition(":")
+    if target == "sim":
+        return SimulatedDevice(bundle)
+    matches = [board for board in BOARDS.values() if board.name.startswith(name)]
+    if not name or len(matches) != 1 or not port:
+        raise BoardError(
+            f"no device called '{target}'; give sim or BOARD:PORT, as ulx3s-85f:/dev/ttyUSB0; "
+            f"boards are {', '.join(BOARDS)}"
+        )
+    board = matches[0]
+    config, program = bundle.load_config(), bundle.load_program()
+    rebuild = f"vitsmith build --board {board.name} && vitsmith flash --board {board.name}"
+    line = SerialLine(port, board.baud)
+    try:
+        return BoardDevice(line, config, program, memory_bytes=board.chip.size, rebuild=rebuild)
+    except Exception:
+        line.close()
+        raise
+
+
+def read_pictures(paths: Sequence[Path], size: int, data: str) -> np.ndarray:
+    """Pictures, resized and cropped as for the network's training data. Raises `DataError`."""
+    ratio = 1.0 if data in OWN_DATA else CROP_RATIO
+    images = []
+    for path in paths:
+        try:
+            with Image.open(path) as picture:
+                images.append(preprocess(picture, size, ratio))
+        except (OSError, SyntaxError, ValueError) as error:
+            raise DataError(f"{path} cannot be read as a picture ({error})") from error
+    return np.stack(images)
+
+
+def class_name(index: int, data: str) -> str:
+    """Name of a class of a data set, or its number."""
+    if data in OWN_DATA:
+        return OWN_DATA[data][index]
+    folders = sorted(entry.name for entry in Path(data).iterdir() if entry.is_dir()) if Path(data).is_dir() else []
+    return folders[index] if index < len(folders) else f"class {index}"
+
+
+def run_stage(bundle: Bundle, target: str, paths: Sequence[Path], *, check: bool = False) -> dict[str, object]:
+    """Classes of pictures, the best first, seconds per frame, and with `check` the scores that differ from the integer
+    network's."""
+    quantized = bundle.load_document("quantize")
+    images = read_pictures(paths, quantized["size"], quantized["data"])
+    device = open_device(target, bundle.path)
+    try:
+        begin = time.perf_counter()
+        scores = device.run(images)
+        seconds = time.perf_counter() - begin
+    finally:
+        device.close()
+    best = np.argsort(-scores.astype(int), axis=1, kind="stable")[:, :TOP_CLASSES]
+    document = {
+        "device": target,
+        "seconds_per_frame": seconds / len(images),
+        "pictures": [
+            {
+                "picture": str(path),
+                "classes": [class_name(int(i), quantized["data"]) for i in row],
+                "scores": [int(scores[frame, i]) for i in row],
+            }
+            for frame, (path, row) in enumerate(zip(paths, best, strict=True))
+        ],
+    }
+    if check:
+        expected = bundle.load_network().run(torch.from_numpy(images)).numpy()
+        document["mismatches"] = int((scores != expected).sum())
+        document["compared_scores"] = int(expected.size)
+    return document
+
+
+def board_rows() -> list[tuple[str, ...]]:
+    """Name, title, device, configuration, memory, clock, line, and status of every board."""
+    return [
+        (
+            board.name, board.title, board.device, board.config, f"{board.chip.size >> 20} MiB SDRAM",
+            f"{board.frequency / 1e6:g} MHz", f"{board.baud / 1e6:g} Mbaud", board.status,
+        )
+        for board in BOARDS.values()
+    ]  # fmt: skip
+
+
+def board_folder(board: Board) -> Path:
+    """Where a board's project and bitstream lie."""
+    return Path("build/boards") / board.name
+
+
+def build_stage(name: str, *, project_only: bool, progress: object = None) -> dict[str, object]:
+    """Generate a board's project, and make its bitstream: blocks used, clock frequency, slack."""
+    from boards.build import build_bitstream, write_project
+
+    board = find_board(name)
+    folder = board_folder(board)
+    write_project(board, folder)
+    document: dict[str, object] = {"board": name, "folder": str(folder)}
+    if project_only:
+        return document
+    report = build_bitstream(board, folder, progress)
+    return document | {
+        **{kind: f"{used} of {available}" for kind, (used, available) in report.used.items()},
+        "frequency_mhz": report.achieved,
+        "required_mhz": report.required,
+        "slack_ns": report.slack,
+        "bitstream": str(folder / "top.bit"),
+    }
