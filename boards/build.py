@@ -12,6 +12,7 @@ from pathlib import Path
 from boards.registry import Board, BoardError
 from boards.top import board_verilog
 from boards.ulx3s import ULX3S_85F_Platform, Ulx3sTop
+from hw.config import AcceleratorConfig
 from hw.synthesis import map_units, run_yosys
 from hw.verilog import generate_verilog
 
@@ -44,13 +45,16 @@ class BuildReport:
         return 1e3 / self.required - 1e3 / self.achieved
 
 
-def write_project(board: Board, folder: Path) -> None:
-    """Write what the tools need: `top.v` (pins and clocks), `board.v`, `accelerator.v`, and `top.lpf` (constraints)."""
+def write_project(board: Board, config: AcceleratorConfig | None, folder: Path) -> None:
+    """Write what the tools need: `top.il` (pins, clocks), `board.v`, `accelerator.v`, `top.lpf` (constraints).
+
+    The accelerator is the board's own if `config` is None.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    parameters = board.parameters()
+    parameters = board.parameters(config)
     plan = ULX3S_85F_Platform().build(Ulx3sTop(board), name=TOP, do_build=False)
     texts = {
-        "top.v": plan.files[f"{TOP}.debug.v"],
+        "top.il": plan.files[f"{TOP}.il"],
         "top.lpf": plan.files[f"{TOP}.lpf"],
         "board.v": board_verilog(parameters),
         "accelerator.v": generate_verilog(parameters.config),
@@ -94,7 +98,7 @@ def synthesize_board(folder: Path) -> None:
     (folder / "box.v").write_text(box)
     run_yosys(
         folder,
-        f"read_verilog {TOP}.v",
+        f"read_rtlil {TOP}.il",
         "read_verilog -lib box.v",
         f"synth_ecp5 -top {TOP}",
         f"select {TOP}",

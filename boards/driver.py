@@ -7,11 +7,13 @@ import numpy as np
 
 from boards.link.host import ByteStream, HostLink, NoAnswer
 from compiler.program import Program
-from compiler.results import decode_scores
+from compiler.results import decode_scores, score_bytes
 from hw.config import ABI_VERSION, AcceleratorConfig
 from hw.control.registers import BASE_ALIGNMENT, BY_NAME, ENGINES, IDENTITY, ErrorCode
 
 __all__ = ["BoardDevice", "DeviceError", "RunCounters"]
+
+RESET_POLLS = 1000  #: reads of STATUS; a reset takes a few dozen cycles, if nothing hangs
 
 Progress = Callable[[int, int], None]
 
@@ -107,8 +109,10 @@ class BoardDevice:
         """Stop whatever runs, and clear errors; the program has to be loaded again."""
         self._loaded = False
         self._write("CONTROL", _bit("CONTROL", "soft_reset"))
-        while self._read("STATUS") & _bit("STATUS", "busy"):
-            pass
+        for _ in range(RESET_POLLS):
+            if not self._read("STATUS") & _bit("STATUS", "busy"):
+                return
+        raise DeviceError(f"{self.link.stream.name}: the accelerator does not finish its reset; press the board's")
 
     def start(self) -> None:
         """Start a run on the images in memory, without waiting for its end."""
@@ -134,9 +138,7 @@ class BoardDevice:
         self.start()
         self.wait()
         self.counters.append(self._read_counters())
-        # the class scores come first in the result area
-        words = {s: self.config.slices * s.blocks * s.groups for s in self.program.scores}
-        size = max(s.offset + n * self.config.pad_word_beats * self.config.bus_bytes for s, n in words.items())
+        size = max(score_bytes(self.config, stored) for stored in self.program.scores)
         area = np.frombuffer(self.link.read_memory(self._result_base, size), np.uint8)
         return [decode_scores(self.config, stored, area) for stored in self.program.scores]
 

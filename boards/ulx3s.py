@@ -58,22 +58,22 @@ class Ulx3sTop(Elaboratable):
                 for path, member, value in signature.flatten(ports)
             },
         )
-        uart = platform.request("uart", 0)
-        m.d.comb += [
-            ports.rx.eq(uart.rx.i),
-            uart.tx.o.eq(ports.tx),
-            platform.request("led", 0).o.eq(ports.busy),
-            platform.request("led", 7).o.eq(locked),
-        ]
-        # a low level here makes the board's ESP32 take over the FPGA's configuration
-        m.submodules.esp32 = esp32 = io.Buffer("o", platform.request("esp32", 0, dir="-").gpio0)
-        m.d.comb += esp32.o.eq(1)
+        uart = platform.request("uart", 0, dir="-")
+        m.submodules.rx = rx = io.Buffer("i", uart.rx)
+        m.d.comb += ports.rx.eq(rx.i)
+        esp32 = platform.request("esp32", 0, dir="-").gpio0  # low, it takes over the FPGA's configuration
+        lamps = [platform.request("led", index, dir="-") for index in (0, 7)]
+        for pin, value in ((uart.tx, ports.tx), (lamps[0], ports.busy), (lamps[1], locked), (esp32, Const(1))):
+            m.submodules += (buffer := io.Buffer("o", pin))
+            m.d.comb += buffer.o.eq(value)
         self._memory(m, platform, ports.sdram)
         return m
 
     def _clocks(self, m: Module, platform: Platform) -> Signal:
         """Domains `sync` and, a quarter of a period later, `sdram`; returns whether they are stable."""
-        oscillator, locked = platform.request("clk25", 0).i, Signal()
+        locked = Signal()
+        m.submodules.oscillator = oscillator = io.Buffer("i", platform.request("clk25", 0, dir="-"))
+        m.submodules.button = button = io.Buffer("i", platform.request("button_fire", 0, dir="-"))
         frequency = self._board.frequency
         clki, clkfb, clkop = pll_divisors(frequency)
         m.domains.sync = sync = ClockDomain()
@@ -86,14 +86,13 @@ class Ulx3sTop(Elaboratable):
             p_OUTDIVIDER_MUXA="DIVA", p_OUTDIVIDER_MUXB="DIVB", p_PLLRST_ENA="DISABLED", p_INTFB_WAKE="DISABLED",
             p_STDBY_ENABLE="DISABLED", p_DPHASE_SOURCE="DISABLED",
             a_ICP_CURRENT="12", a_LPF_RESISTOR="8", a_MFG_ENABLE_FILTEROPAMP="1", a_MFG_GMCREF_SEL="2",
-            i_CLKI=oscillator, i_CLKFB=ClockSignal("sync"), i_RST=Const(0), i_STDBY=Const(0), i_PHASESEL0=Const(0),
+            i_CLKI=oscillator.i, i_CLKFB=ClockSignal("sync"), i_RST=Const(0), i_STDBY=Const(0), i_PHASESEL0=Const(0),
             i_PHASESEL1=Const(0), i_PHASEDIR=Const(1), i_PHASESTEP=Const(1), i_PHASELOADREG=Const(1),
             i_PLLWAKESYNC=Const(0), i_ENCLKOP=Const(0), i_ENCLKOS=Const(0),
             o_CLKOP=ClockSignal("sync"), o_CLKOS=ClockSignal("sdram"), o_LOCK=locked,
         )  # fmt: skip
         platform.add_clock_constraint(sync.clk, frequency)
-        button = platform.request("button_fire", 0).i
-        m.submodules.reset = ResetSynchronizer(~locked | button, domain="sync")
+        m.submodules.reset = ResetSynchronizer(~locked | button.i, domain="sync")
         return locked
 
     def _memory(self, m: Module, platform: Platform, pins: wiring.PureInterface) -> None:

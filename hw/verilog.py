@@ -15,7 +15,7 @@ from hw.control.registers import ADDRESS_WIDTH, BASE_ALIGNMENT
 from hw.memory.initial import compact_zero_memories
 from hw.shared import ModuleLibrary
 
-__all__ = ["TOP", "generate_verilog", "interface_description"]
+__all__ = ["TOP", "generate_verilog", "interface_description", "top_ports"]
 
 TOP = "vitsmith"  #: name of the top module
 

@@ -464,6 +464,9 @@ def boards(json: JsonOption = False) -> None:
 @app.command()
 def build(
     board: BoardOption,
+    config: Annotated[
+        str | None, typer.Option("--config", "-c", help="Accelerator; default: the board's own configuration.")
+    ] = None,
     project: Annotated[
         bool, typer.Option("--project", help="Only write Verilog and constraints, for tools of your own.")
     ] = False,
@@ -473,7 +476,7 @@ def build(
     from vitsmith.devices import build_stage
 
     with console.progress_bar("build") as progress:
-        document = build_stage(board, project_only=project, progress=progress)
+        document = build_stage(board, find_config(config) if config else None, project_only=project, progress=progress)
     _show(board, document, json)
 
 

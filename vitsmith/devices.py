@@ -1,7 +1,7 @@
 """Devices that run a bundle's program, in simulation or on a board, and pictures for them."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -12,6 +12,7 @@ from PIL import Image
 from boards.driver import BoardDevice
 from boards.registry import BOARDS, Board, BoardError, find_board
 from boards.serial_line import SerialLine
+from hw.config import AcceleratorConfig
 from quant.data import DataError
 from quant.data.cifar10 import CLASS_NAMES as CIFAR10_NAMES
 from quant.data.fashion_mnist import CLASS_NAMES as FASHION_NAMES
@@ -20,6 +21,8 @@ from sim.runner import MemoryModel, simulate
 from vitsmith.bundle import Bundle
 
 __all__ = ["Device", "SimulatedDevice", "open_device", "read_pictures", "run_stage"]
+
+Progress = Callable[[float, str], None]
 
 TOP_CLASSES = 5
 OWN_DATA = {"cifar10": CIFAR10_NAMES, "fashion-mnist": FASHION_NAMES}  #: class names; pictures are used whole
@@ -68,7 +71,8 @@ def open_device(target: str, path: Path) -> Device:
         )
     board = matches[0]
     config, program = bundle.load_config(), bundle.load_program()
-    rebuild = f"vitsmith build --board {board.name} && vitsmith flash --board {board.name}"
+    fitting = f"vitsmith build --board {board.name} --config {bundle.config_file}"
+    rebuild = f"{fitting} && vitsmith flash --board {board.name}"
     line = SerialLine(port, board.baud)
     try:
         return BoardDevice(line, config, program, memory_bytes=board.chip.size, rebuild=rebuild)
@@ -146,13 +150,15 @@ def board_folder(board: Board) -> Path:
     return Path("build/boards") / board.name
 
 
-def build_stage(name: str, *, project_only: bool, progress: object = None) -> dict[str, object]:
-    """Generate a board's project, and make its bitstream: blocks used, clock frequency, slack."""
+def build_stage(
+    name: str, config: AcceleratorConfig | None, *, project_only: bool, progress: Progress | None = None
+) -> dict[str, object]:
+    """Generate a board's project with an accelerator (None: the board's own), and make its bitstream: blocks used, clock frequency, slack."""
     from boards.build import build_bitstream, write_project
 
     board = find_board(name)
     folder = board_folder(board)
-    write_project(board, folder)
+    write_project(board, config, folder)
     document: dict[str, object] = {"board": name, "folder": str(folder)}
     if project_only:
         return document

@@ -106,7 +106,8 @@ class HostLink:
                     progress(len(payloads), len(requests))
             elif answer is None or answer.sequence in on_the_way:
                 failures += 1
-                self._give_up(answer, failures, requests[next(iter(on_the_way.values()))])
+                first = answer.sequence if answer else next(iter(on_the_way))
+                self._give_up(answer, failures, requests[on_the_way[first]])
                 self._drain()
                 self.repetitions += len(on_the_way)
                 waiting = deque(sorted((*on_the_way.values(), *waiting)))

@@ -1,0 +1,38 @@
+"""A board's project, without the tools that take hours."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from boards import build
+from boards.registry import BoardError, find_board
+from boards.ulx3s import ULX3S_85F_Platform, Ulx3sTop
+
+
+def test_pins_and_clocks() -> None:
+    """Every pin of the memory chip, both clocks, and the logic are in the design with pins."""
+    plan = ULX3S_85F_Platform().build(Ulx3sTop(find_board("ulx3s-85f")), name=build.TOP, do_build=False)
+    design, constraints = (plan.files[f"{build.TOP}.{suffix}"] for suffix in ("il", "lpf"))
+    design, constraints = (x if isinstance(x, str) else x.decode() for x in (design, constraints))
+    assert "cell \\board" in design and "EHXPLLL" in design and "ODDRX1F" in design
+    for pin in ("F19", "F20", "M20", "G19", "J16", "J17", "U19", "E20", "M1", "L4", "G2", "L2"):
+        assert f'SITE "{pin}"' in constraints, pin
+
+
+def test_reports(tmp_path: Path) -> None:
+    board = find_board("ulx3s-85f")
+    with pytest.raises(BoardError, match="run `vitsmith build --board ulx3s-85f` first"):
+        build.read_report(tmp_path, board)
+    clocks = {"a": {"achieved": 50.0, "constraint": 40.0}, "b": {"achieved": 30.0, "constraint": 40.0}}
+    document = {"utilization": {"DP16KD": {"used": 5, "available": 208}}, "fmax": clocks}
+    (tmp_path / "report.json").write_text(json.dumps(document))
+    report = build.read_report(tmp_path, board)
+    assert report.used == {"DP16KD": (5, 208)}
+    assert not report.timing_met and report.slack == pytest.approx(25 - 1e3 / 30)
+
+
+def test_missing_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "find_spec", lambda name: None)
+    with pytest.raises(BoardError, match=r"pip install vitsmith\[route\]"):
+        build.build_bitstream(find_board("ulx3s-85f"), tmp_path)

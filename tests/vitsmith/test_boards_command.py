@@ -1,0 +1,98 @@
+"""Boards, flashing, and running on the command line and from Python."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import vitsmith
+from boards.registry import BoardError
+from compiler.results import decode_scores
+from quant.data import DataError
+from tests.configs import SMALL, quantizer_settings
+from tests.quant.support import tiny_network
+from tests.sim.support import copy_program, random_images, stand_in
+from vitsmith import cli, devices
+from vitsmith.bundle import Bundle
+
+
+def invoke(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(cli.app, [str(a) for a in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout
+
+
+def test_boards_are_listed() -> None:
+    status, output = invoke("boards", "--json")
+    assert status == 0
+    (row,) = json.loads(output)["boards"]
+    assert (row["board"], row["accelerator"]) == ("ulx3s-85f", "nano")
+    assert "simulated" in row["status"]
+
+
+def test_flash_shows_its_command() -> None:
+    status, output = invoke("flash", "--board", "ulx3s-85f", "--persistent", "--dry-run")
+    assert status == 0
+    assert "--board ulx3s --write-flash build/boards/ulx3s-85f/top.bit" in output
+
+
+def test_simulated_device(tmp_path: Path) -> None:
+    """The stand-in of the accelerator inverts its input."""
+    program = copy_program(SMALL, bursts=4)
+    bundle = Bundle(tmp_path)
+    bundle.config_file.write_text(SMALL.to_json())
+    bundle.verilog_file.write_text(f"// {SMALL.hash:016x}\n{stand_in(SMALL, program.input_bytes)}")
+    program.save(bundle.program_file(trace=False))
+    images = random_images(program, 2)
+    device = vitsmith.open("sim", tmp_path)
+    expected = [decode_scores(SMALL, program.stored[0], ~image.reshape(-1)) for image in images]
+    np.testing.assert_array_equal(device.run(images), expected)
+    device.close()
+
+
+@pytest.mark.parametrize("target", ["board", "ulx3s", "ulx9:/dev/ttyUSB0", ":/dev/ttyUSB0"])
+def test_unknown_devices(target: str, tmp_path: Path) -> None:
+    with pytest.raises(BoardError, match="give sim or BOARD:PORT"):
+        vitsmith.open(target, tmp_path)
+
+
+class WrongDevice:
+    """Gives the integer network's scores, but one."""
+
+    def __init__(self, network, wrong: int) -> None:
+        self.network, self.wrong = network, wrong
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        scores = self.network.run(devices.torch.from_numpy(images)).numpy().astype(np.int16)
+        scores[0, 3] += self.wrong
+        return scores
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("wrong", [0, 1])
+def test_run_compares_scores(wrong: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, images = tiny_network(32, **quantizer_settings(SMALL))
+    bundle = Bundle(tmp_path)
+    network.save(bundle.network_file)
+    bundle.write_document("quantize", {"size": 32, "data": "cifar10"})
+    monkeypatch.setattr(devices, "open_device", lambda target, path: WrongDevice(network, wrong))
+    pictures = [tmp_path / "a.png", tmp_path / "b.png"]
+    for path, image in zip(pictures, images.numpy(), strict=False):
+        Image.fromarray(image).save(path)
+    status, output = invoke("run", "--bundle", tmp_path, "--check", "--json", *pictures)
+    document = json.loads(output)
+    assert (status, document["mismatches"], document["compared_scores"]) == (wrong, wrong, 20)
+    scores = network.run(images[1:2]).numpy()[0]
+    assert document["pictures"][1]["scores"] == sorted(scores.tolist(), reverse=True)[:5]
+    assert document["pictures"][1]["classes"][0] in devices.CIFAR10_NAMES
+
+
+def test_pictures_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="absent.jpg cannot be read"):
+        devices.read_pictures([tmp_path / "absent.jpg"], 32, "cifar10")
