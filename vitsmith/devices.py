@@ -153,7 +153,10 @@ def board_folder(board: Board) -> Path:
 def build_stage(
     name: str, config: AcceleratorConfig | None, *, project_only: bool, progress: Progress | None = None
 ) -> dict[str, object]:
-    """Generate a board's project with an accelerator (None: the board's own), and make its bitstream: blocks used, clock frequency, slack."""
+    """Generate a board's project, and make its bitstream: blocks used, clock frequency, slack.
+
+    The accelerator is the board's own if `config` is None.
+    """
     from boards.build import build_bitstream, write_project
 
     board = find_board(name)

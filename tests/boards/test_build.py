@@ -8,6 +8,8 @@ import pytest
 from boards import build
 from boards.registry import BoardError, find_board
 from boards.ulx3s import ULX3S_85F_Platform, Ulx3sTop
+from hw.config import ConfigError
+from tests.configs import SMALL, WIDE
 
 
 def test_pins_and_clocks() -> None:
@@ -18,6 +20,18 @@ def test_pins_and_clocks() -> None:
     assert "cell \\board" in design and "EHXPLLL" in design and "ODDRX1F" in design
     for pin in ("F19", "F20", "M20", "G19", "J16", "J17", "U19", "E20", "M1", "L4", "G2", "L2"):
         assert f'SITE "{pin}"' in constraints, pin
+
+
+def test_projects_hold_another_accelerator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "generate_verilog", lambda config: f"// {config.name}\n")
+    board = find_board("ulx3s-85f")
+    for config, name in ((None, "nano"), (SMALL, "small")):
+        build.write_project(board, config, tmp_path)
+        assert (tmp_path / "accelerator.v").read_text() == f"// {name}\n"
+    assert {path.name for path in tmp_path.iterdir()} == {"accelerator.v", "board.v", "top.il", "top.lpf"}
+    assert "module board(" in (tmp_path / "board.v").read_text()
+    with pytest.raises(ConfigError, match="use 1 port of 64 bits"):
+        build.write_project(board, WIDE, tmp_path)
 
 
 def test_reports(tmp_path: Path) -> None:
