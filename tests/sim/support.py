@@ -68,6 +68,7 @@ ENGINE = """
   reg [31:0] reads{p}, writes{p}, answers{p}, beats{p};
   assign m{p}_axi_arlen = 15, m{p}_axi_awlen = 15, m{p}_axi_arburst = 1, m{p}_axi_awburst = 1;
   assign m{p}_axi_arsize = $clog2({bytes}), m{p}_axi_awsize = $clog2({bytes});
+  assign m{p}_axi_arcache = 3, m{p}_axi_awcache = 3, m{p}_axi_arprot = 0, m{p}_axi_awprot = 0;
   assign m{p}_axi_rready = m{p}_axi_wready, m{p}_axi_wvalid = m{p}_axi_rvalid, m{p}_axi_wstrb = '1, m{p}_axi_bready = 1;
   assign m{p}_axi_wdata = ~m{p}_axi_rdata ^ (mode == 3 ? cycles : 0);
   assign m{p}_axi_wlast = beats{p}[3:0] == (mode == 5 ? 14 : 15);
