@@ -6,9 +6,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from hw.config import ABI_VERSION
-from hw.control.descriptors import MAGIC, PACKET_BYTES, ProgramHeader, pack
+from hw.control.descriptors import (
+    BODIES,
+    MAGIC,
+    PACKET_BYTES,
+    WAIT_BITS,
+    Engine,
+    Opcode,
+    Packet,
+    ProgramHeader,
+    pack,
+    unpack,
+)
 
-__all__ = ["Program", "ProgramError", "StoredMap", "seal"]
+__all__ = ["Descriptor", "Program", "ProgramError", "StoredMap", "descriptors", "seal"]
 
 
 class ProgramError(ValueError):
@@ -104,6 +115,28 @@ def header_field(image: bytes, name: str) -> int:
     """Value of a field of a program's header."""
     field = ProgramHeader.as_shape()[name]
     return int.from_bytes(image[:PACKET_BYTES], "little") >> field.offset & ((1 << field.width) - 1)
+
+
+@dataclass(frozen=True)
+class Descriptor:
+    """One instruction of a program image."""
+
+    engine: Engine
+    waits: tuple[int, ...]  #: event counts by engine
+    body: dict[str, object]  #: fields, nested
+
+
+def descriptors(image: bytes) -> list[Descriptor]:
+    """The instructions of a program image, without its END."""
+    result = []
+    for index in range(header_field(image, "descriptors")):
+        start = PACKET_BYTES * (1 + index)
+        packet = unpack(Packet, int.from_bytes(image[start : start + PACKET_BYTES], "little"))
+        opcode = Opcode(packet["opcode"])
+        if opcode != Opcode.END:
+            waits = tuple(packet["waits"] >> (WAIT_BITS * e) & ((1 << WAIT_BITS) - 1) for e in Engine)
+            result.append(Descriptor(Engine[opcode.name], waits, unpack(BODIES[opcode], packet["body"])))
+    return result
 
 
 def check_image(image: bytes, where: str) -> None:

@@ -1,7 +1,7 @@
 """The accelerator: a core behind control registers."""
 
 from amaranth import Cat, Module, ResetInserter, Value
-from amaranth.lib import wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from hw.bus.axi4 import ADDRESS_BITS, Axi4
@@ -13,6 +13,7 @@ from hw.control.register_bank import RegisterBank
 from hw.control.registers import ADDRESS_WIDTH, BY_NAME, ENGINES
 from hw.control.run_control import RunControl
 from hw.core import Core
+from hw.engines.matmul import MatmulActivity
 
 __all__ = ["Accelerator", "AcceleratorSignature"]
 
@@ -25,7 +26,7 @@ class AcceleratorSignature(wiring.Signature):
     m : AXI4 ports to external memory
     s : AXI4-Lite port of the control registers
     irq : level; a run has ended or was stopped, and the interrupt is enabled
-    monitor : one pulse per engine for each instruction that begins or has completed; for traces, may stay open
+    monitor : what the engines do, for traces; may stay open
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:
@@ -40,10 +41,28 @@ class AcceleratorSignature(wiring.Signature):
 
 
 class Monitor(wiring.Signature):
-    """What the engines do, one bit per engine in the order of `Engine`."""
+    """What the engines do. Vectors have a bit per engine in the order of `Engine`.
+
+    Members
+    -------
+    running : a program runs
+    started, done : a pulse for each instruction that begins, or has completed
+    busy, stall : see `EngineStatus`
+    held, over : see `InstructionQueue`
+    matmul, depthwise : see `MatmulActivity`; the multipliers of the depthwise engine work
+    """
 
     def __init__(self) -> None:
-        super().__init__({"started": Out(len(Engine)), "done": Out(len(Engine))})
+        engines = ("started", "done", "busy", "stall", "held")
+        super().__init__(
+            {name: Out(len(Engine)) for name in engines}
+            | {
+                "running": Out(1),
+                "over": Out(data.ArrayLayout(len(Engine), len(Engine))),
+                "matmul": Out(MatmulActivity),
+                "depthwise": Out(1),
+            }
+        )
 
 
 class Accelerator(wiring.Component):
@@ -99,8 +118,15 @@ class Accelerator(wiring.Component):
         for field in BY_NAME["STATUS"].fields:
             m.d.sync += registers.status[field.bit].eq(getattr(control, field.name))
         m.d.comb += [
+            self.monitor.running.eq(control.running),
             self.monitor.started.eq(core.started),
             self.monitor.done.eq(core.done),
+            self.monitor.busy.eq(core.busy),
+            self.monitor.stall.eq(core.stall),
+            self.monitor.held.eq(core.held),
+            self.monitor.over.eq(core.over),
+            self.monitor.matmul.eq(core.matmul_activity),
+            self.monitor.depthwise.eq(core.depthwise_chunk),
             registers.error_code.eq(control.error_code),
             registers.error_info.eq(control.error_info),
             registers.packets.eq(core.packet),

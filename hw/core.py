@@ -1,7 +1,7 @@
 """The part of the accelerator that executes programs: sequencer, queues, engines, memories, and bus masters."""
 
 from amaranth import Cat, Module, Value
-from amaranth.lib import wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from hw.bus.arbiter import ReadArbiter
@@ -14,7 +14,7 @@ from hw.control.sequencer import Sequencer
 from hw.engines.attention import LinearAttentionUnit
 from hw.engines.depthwise import DepthwiseEngine
 from hw.engines.load import Loader
-from hw.engines.matmul import MatmulEngine
+from hw.engines.matmul import MatmulActivity, MatmulEngine
 from hw.engines.norm import NormEngine
 from hw.engines.store import Storer
 from hw.memory.parameter_stream import ParameterStream
@@ -38,6 +38,8 @@ class Core(wiring.Component):
     events : instructions completed, per engine
     busy, stall : one bit per engine, one cycle late
     started, done : one bit per engine; an instruction begins, or has completed
+    held, over : per engine, see `InstructionQueue`
+    matmul_activity, depthwise_chunk : see the engines
     packet, fault, ended : see `Sequencer`
     bus_read, bus_write, result_range : errors of bus masters
     outstanding : some bus transfer is not complete
@@ -60,6 +62,10 @@ class Core(wiring.Component):
                 "stall": Out(len(Engine)),
                 "started": Out(len(Engine)),
                 "done": Out(len(Engine)),
+                "held": Out(len(Engine)),
+                "over": Out(data.ArrayLayout(len(Engine), len(Engine))),
+                "matmul_activity": Out(MatmulActivity),
+                "depthwise_chunk": Out(1),
                 "packet": Out(32),
                 "fault": Out(range(max(ErrorCode) + 1)),
                 "ended": Out(1),
@@ -95,6 +101,8 @@ class Core(wiring.Component):
             self.stall.eq(Cat(status.stall for status in statuses)),
         ]
         m.d.comb += [
+            self.matmul_activity.eq(self._engines[Engine.MATMUL].activity),
+            self.depthwise_chunk.eq(self._engines[Engine.DEPTHWISE].chunk),
             self.packet.eq(self._sequencer.packet),
             self.fault.eq(self._sequencer.fault),
             self.ended.eq(self._sequencer.ended),
@@ -119,6 +127,8 @@ class Core(wiring.Component):
                 queue.halt.eq(self.halt),
                 queue.events.eq(self.events),
                 self.events[engine].eq(queue.completed),
+                self.held[engine].eq(queue.held),
+                self.over[engine].eq(queue.over),
             ]
         idle = Cat(queue.idle for queue in queues.values()).all()
         m.d.comb += [

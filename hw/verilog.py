@@ -71,7 +71,8 @@ Module `{TOP}`, configuration hash `{config.hash:016x}`, ABI {ABI_VERSION}.
   {MAX_BURST_BEATS} of them, and never cross {BOUNDARY_BYTES} bytes. Read data and write responses are always accepted.
 - `irq`: level, active high: STATUS.interrupt while CONTROL.irq_enable is set.
 - `monitor_started`, `monitor_done`: a pulse for each instruction that begins or has completed, one bit per engine
-  ({", ".join(e.name.lower() for e in Engine)}; low bit first). For traces; may stay open.
+  ({", ".join(e.name.lower() for e in Engine)}; low bit first). These and the other `monitor` ports are for traces, and
+  may stay open.
 
 To run: put program, input, and result area at multiples of {BASE_ALIGNMENT} bytes, write the three base addresses and
 RESULT_BYTES, write CONTROL.start, and wait for `irq` or for STATUS.done or STATUS.error.

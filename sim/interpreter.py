@@ -12,12 +12,11 @@ from math import ceil
 
 import numpy as np
 import torch
-from amaranth.lib import data
 from torch import Tensor
 
-from compiler.program import Program, header_field
+from compiler.program import Program, descriptors, header_field
 from hw.config import DW_TAPS, KERNEL_ROWS, PADS, STEM_TAPS, AcceleratorConfig
-from hw.control.descriptors import BODIES, PACKET_BYTES, Engine, Opcode, Packet, record_layout, words_for
+from hw.control.descriptors import Engine, record_layout, unpack, words_for
 from quant import numerics
 from quant.numerics import Operand
 
@@ -26,16 +25,6 @@ __all__ = ["Interpreter", "InterpreterError"]
 
 class InterpreterError(RuntimeError):
     """A program that deadlocks or uses a stream wrongly."""
-
-
-def decode(layout: data.Layout | type[data.Struct], bits: int) -> dict[str, object]:
-    """Fields of a packed Amaranth structure as integers and nested dictionaries."""
-    result: dict[str, object] = {}
-    for name, field in data.Layout.cast(layout):
-        value = bits >> field.offset & ((1 << field.width) - 1)
-        nested = isinstance(field.shape, type) and issubclass(field.shape, data.Struct)
-        result[name] = decode(field.shape, value) if nested else value
-    return result
 
 
 def _column(view: dict, blocks: int) -> Tensor:
@@ -87,10 +76,8 @@ class Interpreter:
         self.image = np.ascontiguousarray(image).reshape(-1)
         self.result = bytearray(self.program.result_bytes)
         queues: dict[Engine, deque] = {engine: deque() for engine in Engine}
-        for packet in self._packets():
-            opcode = Opcode(packet["opcode"])
-            if opcode != Opcode.END:
-                queues[Engine[opcode.name]].append((packet["waits"], decode(BODIES[opcode], packet["body"])))
+        for descriptor in descriptors(self.program.image):
+            queues[descriptor.engine].append((descriptor.waits, descriptor.body))
         events = dict.fromkeys(Engine, 0)
         execute: dict[Engine, Callable[[dict], None]] = {
             Engine.MATMUL: self._matmul,
@@ -110,16 +97,6 @@ class Interpreter:
             execute[engine](queues[engine].popleft()[1])
             events[engine] = (events[engine] + 1) & 0xFFFF
         return bytes(self.result)
-
-    def _packets(self) -> list[dict]:
-        image = self.program.image
-        packets = []
-        for index in range(header_field(image, "descriptors")):
-            start = PACKET_BYTES * (1 + index)
-            packet = decode(Packet, int.from_bytes(image[start : start + PACKET_BYTES], "little"))
-            packet["waits"] = [packet["waits"] >> (16 * e) & 0xFFFF for e in Engine]
-            packets.append(packet)
-        return packets
 
     # -- memories --
 
@@ -152,7 +129,7 @@ class Interpreter:
     def _records(self, stream: Stream, channels: int) -> dict[str, Tensor]:
         layout = record_layout()
         content = int.from_bytes(stream.take(layout.size * channels), "little")
-        rows = [decode(layout, content >> (layout.size * c) & ((1 << layout.size) - 1)) for c in range(channels)]
+        rows = [unpack(layout, content >> (layout.size * c) & ((1 << layout.size) - 1)) for c in range(channels)]
         columns = {name: torch.tensor([row[name] for row in rows]) for name, _ in layout}
         for name, bits in (("bias", numerics.BIAS_BITS), ("multiplier", numerics.MULTIPLIER_BITS)):
             columns[name] = torch.where(columns[name] >> (bits - 1) > 0, columns[name] - (1 << bits), columns[name])

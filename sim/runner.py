@@ -63,6 +63,7 @@ class MemoryModel:
 class RunReport:
     """Counters of one run."""
 
+    began: int  #: cycle of the simulation from which timelines count
     cycles: int
     busy: dict[str, int]  #: cycles by engine
     stall: dict[str, int]
@@ -114,6 +115,7 @@ def simulate(
     random_reset: int | None = None,
     deadline: int | None = None,
     timeout: int = DEFAULT_TIMEOUT,
+    activity: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> SimulationResult:
     """Run the program until all images are done, without a reset in between; the last run repeats the last image if
@@ -133,6 +135,8 @@ def simulate(
         Cycles after which a frame is given up; default four times the prediction and a generous constant.
     timeout : int
         Contents of the TIMEOUT register.
+    activity : Path, optional
+        A file to write what happens in every cycle, for `sim.activity.read_activity`.
     progress : callable, optional
         Called as `progress(frames done, frames)`.
 
@@ -157,6 +161,8 @@ def simulate(
     work_dir.mkdir(parents=True, exist_ok=True)
     plan = _plan(config, program, images, work_dir, deadline or 4 * program.predicted_cycles + 1_000_000, timeout)
     plusargs = memory.plusargs() | _files(plan, work_dir)
+    if activity:
+        plusargs["activity"] = activity.resolve()
     done = 0
 
     def poll() -> None:
@@ -312,6 +318,7 @@ def _check(record: dict) -> None:
 def _run_report(record: dict, memory: dict) -> RunReport:
     counters = record["counters"]
     return RunReport(
+        began=record["first_cycle"],
         cycles=record["cycles"],
         busy={engine: counters[f"BUSY_{engine.upper()}"] for engine in ENGINES},
         stall={engine: counters[f"STALL_{engine.upper()}"] for engine in ENGINES},

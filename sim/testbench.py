@@ -6,13 +6,16 @@ below it holds everything else, private.
 
 from pathlib import Path
 
+from hw.accelerator import AcceleratorSignature
 from hw.bus.axi4 import ADDRESS_BITS
 from hw.config import AcceleratorConfig, Multipliers
 from hw.control.descriptors import Engine
 from hw.control.registers import ADDRESS_WIDTH
 from hw.verilog import TOP as ACCELERATOR
+from hw.verilog import top_ports
+from sim.activity import STATE_BITS, fields
 
-__all__ = ["TOP", "sources"]
+__all__ = ["TOP", "monitor_widths", "sources"]
 
 TOP = "testbench"
 
@@ -74,11 +77,18 @@ def sources(config: AcceleratorConfig, accelerator: str) -> dict[str, str]:
     """All source texts by file name; `accelerator` is the text of `hw.verilog.generate_verilog`."""
     here = Path(__file__).parent
     fixed = ["memory_model.sv", "memory_model.cpp", "register_master.sv", "event_log.sv"]
+    fixed += ["activity_log.sv", "activity_log.cpp"]
     if config.multiplier is Multipliers.DSP48E2:
         fixed.append("dsp48e2.v")
     return {"accelerator.v": accelerator, "testbench.sv": TESTBENCH + _system(config)} | {
         name: (here / name).read_text() for name in fixed
     }
+
+
+def monitor_widths(config: AcceleratorConfig) -> dict[str, int]:
+    """Names and bits of the accelerator's ports for traces."""
+    ports = top_ports(AcceleratorSignature(config).create())
+    return {name: len(value) for name, _, value in ports if name.startswith("monitor_")}
 
 
 def _system(config: AcceleratorConfig) -> str:
@@ -91,6 +101,12 @@ def _system(config: AcceleratorConfig) -> str:
         for port in range(ports)
         for name, width in CHANNELS.items()
     ]
+    monitors = monitor_widths(config)
+    wires += [f"  wire [{width - 1}:0] {name};" for name, width in monitors.items()]
+    traces = [f"      .{name}({name})" for name in monitors]
+    state = fields(config)
+    bits = sum(width for width, _ in state.values())
+    assert bits <= STATE_BITS
     newline = "\n"
     return f"""
 module system (
@@ -122,19 +138,19 @@ module system (
 
   register_master #(.ADDRESS_BITS({ADDRESS_WIDTH})) register_master (.*);
   memory_model #(.PORTS({ports}), .DATA_BITS(DATA_BITS), .ADDRESS_BITS(ADDRESS_BITS)) memory_model (.*);
-  wire [{len(Engine) - 1}:0] monitor_started, monitor_done;
   event_log #(.ENGINES({len(Engine)})) event_log (
       .clk(clk), .cycle(cycle), .started(monitor_started), .done(monitor_done)
   );
+  activity_log #(.BITS({bits})) activity_log (
+      .clk(clk), .cycle(cycle), .state({{{", ".join(expression for _, expression in reversed(state.values()))}}})
+  );
   {ACCELERATOR} accelerator (
       .clk(clk),
-      .monitor_started(monitor_started),
-      .monitor_done(monitor_done),
       .rst(rst),
       .irq(irq),
       .s_axi_awprot(3'b000),
       .s_axi_arprot(3'b000),
-{f",{newline}".join(lite + buses)}
+{f",{newline}".join(lite + buses + traces)}
   );
 endmodule
 """

@@ -8,7 +8,7 @@ from compiler.program import Program
 from hw.config import DW_TAPS, AcceleratorConfig
 from hw.control.descriptors import Engine
 
-__all__ = ["LayerTime", "layer_times"]
+__all__ = ["LayerTime", "held_from", "layer_times", "macs_per_cycle"]
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,15 @@ def layer_times(config: AcceleratorConfig, program: Program, timeline: np.ndarra
 
 
 def _held(engines: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """Cycles that each instruction held its engine: from its start, or the end of the one before, to its end."""
-    held = np.zeros(len(engines), np.int64)
+    """Cycles that each instruction held its engine."""
+    return np.maximum(times[:, 1] - held_from(engines, times), 0)
+
+
+def held_from(engines: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """When each instruction had its engine for itself: from its start, or the end of the one before."""
+    begin = np.zeros(len(engines), np.int64)
     for engine in np.unique(engines):
         own = np.flatnonzero(engines == engine)
         start, end = times[own].T
-        before = np.concatenate(([0], end[:-1]))
-        held[own] = np.maximum(end - np.maximum(start, before), 0)
-    return held
+        begin[own] = np.maximum(start, np.concatenate(([0], end[:-1])))
+    return begin

@@ -34,6 +34,8 @@ WorkersOption = Annotated[int | None, typer.Option(min=1, help="Processes (defau
 SchedulerOption = Annotated[
     str | None, typer.Option(help="Dask scheduler, e.g. tcp://host:8786, whose workers do the work instead.")
 ]
+LatencyOption = Annotated[int, typer.Option(help="Cycles from a read request of external memory to its data.")]
+BandwidthOption = Annotated[float, typer.Option(help="Bytes per cycle of external memory, all ports together.")]
 TargetOption = Annotated[str, typer.Option(help="FPGA family: ecp5, xcup (UltraScale+), xc7, gowin.")]
 BoardOption = Annotated[str, typer.Option(help="Which board; `vitsmith boards` lists them.")]
 DEFAULT_BUNDLE = Path("build/demo")
@@ -414,8 +416,8 @@ def simulate(
     bundle: BundleOption = DEFAULT_BUNDLE,
     frames: Annotated[int, typer.Option(help="Test images whose class scores are compared.")] = 100,
     boundaries: Annotated[int, typer.Option(help="Test images that are compared at every layer boundary.")] = 8,
-    latency: Annotated[int, typer.Option(help="Cycles from a read request of external memory to its data.")] = 60,
-    bandwidth: Annotated[float, typer.Option(help="Bytes per cycle of external memory, all ports together.")] = 64,
+    latency: LatencyOption = 60,
+    bandwidth: BandwidthOption = 64,
     stall: Annotated[float, typer.Option(help="Probability that a memory channel pauses in a cycle.")] = 0.02,
     seed: Annotated[int, typer.Option(help="Seed of the pauses.")] = 1,
     waveform: Annotated[bool, typer.Option("--waveform", help="Write waves (slow; use few frames).")] = False,
@@ -516,6 +518,40 @@ def run_command(
     _show(device, document, json)
     if document.get("mismatches"):
         console.errors.print(f"[red]{document['mismatches']} scores differ from the integer network[/red]")
+        raise typer.Exit(1)
+
+
+@app.command()
+def profile(
+    bundle: BundleOption = DEFAULT_BUNDLE,
+    latency: LatencyOption = 60,
+    bandwidth: BandwidthOption = 64,
+    json: JsonOption = False,
+) -> None:
+    """Run the program once in RTL and say where every cycle goes: table, page, and timeline for Perfetto."""
+    from sim.runner import MemoryModel
+    from vitsmith.profile import GROUPS, grouped
+    from vitsmith.stages import profile_stage
+
+    memory = MemoryModel(latency=latency, bytes_per_cycle=bandwidth)
+    with console.progress_bar("profile") as progress:
+        document = profile_stage(Bundle(bundle), memory=memory, progress=progress)
+    if not json:
+        rows = [
+            (x["node"], *(round(count) for count in grouped(x["cycles"]).values()), x["utilisation"], x["bound"])
+            for x in document["layers"]
+        ]
+        console.print_table("cycles of the MAC array by layer", ("layer", *GROUPS, "utilisation", "bound by"), rows)
+        rows = [
+            (e["engine"], e["busy"], e["stalled"], e["occupancy"], e["utilisation"], e["mean_gap"], e["largest_gap"])
+            for e in document["engines"]
+        ]
+        header = ("engine", "busy", "stalled", "at work", "utilisation", "mean issue gap", "largest")
+        console.print_table("engines", header, rows)
+        rows = [(cause, count, count / document["cycles"]) for cause, count in document["causes"].items()]
+        console.print_table("cycles of the MAC array", ("cause", "cycles", "of the run"), rows)
+    _show("profile", document, json)
+    if document["rtl_mismatches"]:
         raise typer.Exit(1)
 
 

@@ -7,7 +7,11 @@ from collections.abc import Sequence
 
 from vitsmith.bundle import Bundle, write_if_changed
 
-__all__ = ["SUMMARY", "report_stage"]
+__all__ = ["STYLE", "SUMMARY", "picture", "report_stage"]
+
+#: of the pages
+STYLE = """body{font:15px sans-serif;margin:2em auto;max-width:60em}table{border-collapse:collapse}
+td,th{border-bottom:1px solid #ddd;padding:.2em .8em;text-align:left}img{max-width:100%}"""
 
 #: rows of the summary: key of report.json, label, format
 SUMMARY = (
@@ -52,8 +56,7 @@ def _page(report: dict[str, object], layers: Sequence[dict], runs: Sequence[dict
     )
     title = html.escape(f"{report['model']} at {report['size']} pixels on configuration {report['config']}")
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>vitsmith report</title>
-<style>body{{font:15px sans-serif;margin:2em auto;max-width:60em}}table{{border-collapse:collapse}}
-td,th{{border-bottom:1px solid #ddd;padding:.2em .8em;text-align:left}}img{{max-width:100%}}</style>
+<style>{STYLE}</style>
 <h1>{title}</h1>
 <table>{rows}</table>
 <h2>Engines during a run (measured, mean of {len(runs)} runs)</h2>
@@ -79,7 +82,7 @@ def _engine_picture(runs: Sequence[dict]) -> str:
     axes.invert_yaxis()
     axes.set_xlabel("cycles")
     axes.legend()
-    return _png(figure)
+    return picture(figure)
 
 
 def _timeline_picture(layers: Sequence[dict]) -> str:
@@ -92,10 +95,11 @@ def _timeline_picture(layers: Sequence[dict]) -> str:
     axes.invert_yaxis()
     axes.tick_params(axis="y", labelsize=6)
     axes.set_xlabel("cycles")
-    return _png(figure)
+    return picture(figure)
 
 
-def _png(figure: object) -> str:
+def picture(figure: object) -> str:
+    """A matplotlib figure as a PNG in base64, for a page that holds its pictures."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     return base64.b64encode(buffer.getvalue()).decode()

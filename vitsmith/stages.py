@@ -13,8 +13,10 @@ from compiler.calibration import calibrate
 from compiler.compile import compile_network
 from compiler.devices import DEVICES, Device
 from compiler.explore import candidates, explore
+from compiler.program import Program, descriptors
 from compiler.resources import TABLE, estimate_resources
 from hw.config import AcceleratorConfig
+from hw.control.descriptors import Engine
 from hw.place_route import place_and_route
 from hw.synthesis import synthesize
 from hw.verilog import generate_verilog, interface_description
@@ -33,9 +35,12 @@ from quant.predictions import PredictionFile, predict
 from quant.progress import part_of
 from quant.quantize import QuantizerConfig, Reconstruction, quantize
 from quant.stress import CALIBRATION_IMAGES, widen_ranges
+from sim.activity import read_activity
 from sim.compare import Boundary, compare_frame, first_mismatch
+from sim.profile import map_widths, profile_run
 from sim.runner import MemoryModel, SimulationResult, simulate
 from sim.timeline import layer_times
+from sim.trace import trace_events
 from vitsmith.ablation import ablation_markdown, ablation_picture
 from vitsmith.benchmark import benchmark_job, benchmark_markdown, machine
 from vitsmith.bundle import Bundle, BundleError, write_if_changed
@@ -43,6 +48,7 @@ from vitsmith.comparison import PUBLISHED, comparison_markdown
 from vitsmith.divisors import divisor_markdown, reciprocal_cost
 from vitsmith.explore import exploration_markdown, exploration_picture, point_document, predict_job
 from vitsmith.jobs import code_digest, run_jobs
+from vitsmith.profile import profile_page
 
 __all__ = [
     "ablation_stage",
@@ -55,6 +61,7 @@ __all__ = [
     "evaluate_stage",
     "explore_stage",
     "generate_stage",
+    "profile_stage",
     "quantize_stage",
     "route_stage",
     "simulate_stage",
@@ -592,3 +599,72 @@ def simulate_images(
         "layers": [asdict(layer) for layer in layer_times(config, program, result.timelines[0])],
         "waveform": str(wave) if wave else None,
     }, result
+
+
+def profile_stage(
+    bundle: Bundle, *, memory: MemoryModel | None = None, progress: Progress | None = None
+) -> dict[str, object]:
+    """Run the program once in RTL and account for every cycle: see `sim.profile`. Writes `profile.json`,
+    `profile.html`, and `trace.json` for Perfetto."""
+    quantized = bundle.load_document("quantize")
+    network, config, program = bundle.load_network(), bundle.load_config(), bundle.load_program()
+    images, _ = load_dataset(quantized["data"], "test", network.input.size)[: program.batch]
+    memory = memory or MemoryModel(latency=DEFAULT_MEMORY.latency, bytes_per_cycle=DEFAULT_MEMORY.bytes_per_cycle)
+    work_dir = bundle.path / "simulation" / "profile"
+    log = work_dir / "activity.bin"
+    if progress:
+        progress(0.0, "building and running the simulator")
+    result = simulate(config, bundle.load_verilog(), program, images, memory=memory, work_dir=work_dir, activity=log)
+    mismatches = int((result.scores != network.run(torch.from_numpy(images)).numpy()).sum())
+    activity = read_activity(log, config).run(0)
+    timeline = result.timelines[0] + result.runs[0].began - activity.start[0]
+    profile = profile_run(config, program, map_widths(network, program.batch), timeline, activity)
+    streamed = _stream_bytes(config, program)
+    document = {
+        "model": quantized["model"],
+        "size": quantized["size"],
+        "config": config.name,
+        "batch": program.batch,
+        "rtl_mismatches": mismatches,
+        "cycles": profile.cycles,
+        "predicted_cycles": program.predicted_cycles,
+        "prediction_error": program.predicted_cycles / profile.cycles - 1,
+        "macs_per_cycle": config.macs,
+        "bytes_per_cycle": min(memory.bytes_per_cycle, config.bus_ports * config.bus_bytes),
+        "memory": asdict(memory),
+        "simulation_cycles_per_second": result.cycles_per_second,
+        "trace": str(bundle.path / "trace.json"),
+        "page": str(bundle.path / "profile.html"),
+        "causes": {cause.value: count for cause, count in profile.totals.items()},
+        "engines": [
+            asdict(engine)
+            | {
+                "gaps": list(engine.gaps),
+                "mean_gap": float(np.mean(engine.gaps)) if engine.gaps else None,
+                "largest_gap": max(engine.gaps, default=None),
+            }
+            for engine in profile.engines
+        ],
+        "layers": [
+            asdict(layer)
+            | {
+                "cycles": {cause.value: count for cause, count in layer.cycles.items()},
+                "stream_bytes": streamed.get(layer.node, 0),
+            }
+            for layer in profile.layers
+        ],
+    }
+    trace = trace_events(config, program, timeline, activity, profile)
+    write_if_changed(bundle.path / "trace.json", json.dumps(trace) + "\n")
+    write_if_changed(bundle.path / "profile.html", profile_page(document))
+    bundle.write_document("profile", document)
+    return document
+
+
+def _stream_bytes(config: AcceleratorConfig, program: Program) -> dict[str, int]:
+    """Bytes of parameters by node."""
+    result: dict[str, int] = {}
+    for row, descriptor in zip(program.timeline, descriptors(program.image), strict=True):
+        word = config.stream_bits if descriptor.engine == Engine.MATMUL else config.bus_bits
+        result[row[1]] = result.get(row[1], 0) + descriptor.body.get("stream_words", 0) * word // 8
+    return result

@@ -269,6 +269,16 @@ def pack(layout: data.Layout | type[data.Struct], **values: object) -> int:
     return bits
 
 
+def unpack(layout: data.Layout | type[data.Struct], bits: int) -> dict[str, object]:
+    """Fields of a packed structure as integers and nested dictionaries; the inverse of `pack` but for signs."""
+    result: dict[str, object] = {}
+    for name, field in data.Layout.cast(layout):
+        value = bits >> field.offset & ((1 << field.width) - 1)
+        nested = isinstance(field.shape, type) and issubclass(field.shape, data.Struct)
+        result[name] = unpack(field.shape, value) if nested else value
+    return result
+
+
 def _fit(value: int, width: int, name: str) -> int:
     if not -(1 << (width - 1)) <= value < (1 << width):
         raise ValueError(f"{name} = {value} does not fit in {width} bits")

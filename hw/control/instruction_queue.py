@@ -45,6 +45,7 @@ class InstructionQueue(wiring.Component):
     begin : a program starts: clear the event count; the queue must be idle
     halt : offer nothing
     idle : every instruction that came has completed
+    held, over : there is an instruction at the head; the engines whose awaited counts were reached, remembered
     fetch : address and length of each parameter stream, from the second cycle after its instruction came
     """
 
@@ -60,6 +61,8 @@ class InstructionQueue(wiring.Component):
             "begin": In(1),
             "halt": In(1),
             "idle": Out(1),
+            "held": Out(1),
+            "over": Out(len(Engine)),
         }
         if self._has_stream:
             ports["program_base"] = In(ADDRESS_BITS)
@@ -110,8 +113,7 @@ class InstructionQueue(wiring.Component):
     def _offer(self, m: Module, waiting: SyncFIFO) -> None:
         """Hold the oldest instruction in a register, and offer it when all its counts were reached."""
         head = Signal(self._layout)
-        held = Signal()
-        over = Signal(len(Engine))
+        held, over = self.held, self.over
         taken = Signal()
         port = self.instruction.body
         m.d.comb += [

@@ -99,6 +99,7 @@ class DepthwiseEngine(wiring.Component):
     instruction, source, destination, parameters : see hw/interfaces.py and docs/architecture/contracts.md; ports may be
         refused at any time
     busy, stall : see `EngineStatus`
+    chunk : the multipliers work
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:
@@ -110,6 +111,7 @@ class DepthwiseEngine(wiring.Component):
                 "destination": Out(PadWrite(config)),
                 "parameters": In(stream.Signature(config.bus_bits)),
                 "status": Out(EngineStatus()),
+                "chunk": Out(1),
             }
         )
 
@@ -156,6 +158,7 @@ class DepthwiseEngine(wiring.Component):
         in_flight = Signal(IN_FLIGHT_BITS)
         m.d.sync += in_flight.eq(in_flight + (body.valid & body.ready) - drain.completed)
         m.d.comb += [
+            self.chunk.eq(window.chunk),
             self.status.busy.eq(in_flight != 0),
             self.status.stall.eq(self.status.busy & ~window.chunk & ~drain.read),
         ]

@@ -9,7 +9,7 @@ The stages work on different output tiles, and different instructions, at the sa
 """
 
 from amaranth.hdl import Module, Signal
-from amaranth.lib import stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.arithmetic.accumulators import Accumulators
@@ -24,12 +24,27 @@ from hw.engines.matmul_records import RecordQueue
 from hw.engines.matmul_table import TableLoader
 from hw.engines.matmul_tasks import MatmulTasks
 from hw.engines.matmul_writer import ResultWriter
-from hw.engines.tile_loader import TileLoader
+from hw.engines.tile_loader import Phase, TileLoader
 from hw.interfaces import PAD_READ_LATENCY, EngineStatus, InstructionPort, PadRead, PadWrite, StateRead
 
-__all__ = ["MatmulEngine"]
+__all__ = ["MatmulActivity", "MatmulEngine"]
 
 IN_FLIGHT_BITS = 4
+
+
+class MatmulActivity(data.Struct):
+    """What the stages do in a cycle; for traces."""
+
+    issue: 1  #: a word goes to the array
+    active: 1  #: the front end has an instruction
+    tile_ready: 1  #: and a weight tile for its next pass
+    bank_taken: 1  #: which waits for its bank of the output memory
+    held: 2  #: not 0: an instruction is being prepared for the front end
+    phase: Phase  #: of the loader
+    words_valid: 1  #: the stream has a word for the loader
+    words_ready: 1  #: which takes it
+    read: 1  #: a beat is drained
+    offered: 1  #: or could be, but for its residual word
 
 
 class MatmulEngine(wiring.Component):
@@ -68,6 +83,7 @@ class MatmulEngine(wiring.Component):
                 "parameters": In(stream.Signature(config.stream_bits)),
                 "state": Out(StateRead(config)),
                 "status": Out(EngineStatus()),
+                "activity": Out(MatmulActivity),
             }
         )
 
@@ -115,6 +131,18 @@ class MatmulEngine(wiring.Component):
         self._compute(m, front, array, accumulators, drain)
         self._requantize(m, accumulators, drain, table)
         self._count_instructions(m, front)
+        m.d.comb += [
+            self.activity.issue.eq(front.issue),
+            self.activity.active.eq(front.active),
+            self.activity.tile_ready.eq(loader.tile_ready),
+            self.activity.bank_taken.eq(front.bank_taken),
+            self.activity.held.eq(tasks.held),
+            self.activity.phase.eq(loader.phase),
+            self.activity.words_valid.eq(loader.words.valid),
+            self.activity.words_ready.eq(loader.words.ready),
+            self.activity.read.eq(drain.read),
+            self.activity.offered.eq(drain.offered),
+        ]
         return m
 
     def _compute(self, m: Module, front: FrontEnd, array: MacArray, accumulators: Accumulators, drain: Drain) -> None:

@@ -43,6 +43,8 @@ class Drain(wiring.Component):
     groups, drop : records of the next channel group, as at `RecordQueue`
     loaded, use_loaded : as at `TableLoader`
     read.. : to the accumulators
+    offered : Out(1)
+        There is a beat, if its residual word is granted.
     divisor, divide : Out(1)
         There is a beat, and it is for the reciprocals; it needs its reciprocals. `divisors_ready`: all reciprocals
         are in their memory.
@@ -67,6 +69,7 @@ class Drain(wiring.Component):
                 "loaded": In(1),
                 "use_loaded": Out(1),
                 "residual": Out(PadRead(config)),
+                "offered": Out(1),
                 "read": Out(1),
                 "read_bank": Out(1),
                 "read_address": Out(range(config.acc_depth)),
@@ -106,10 +109,11 @@ class Drain(wiring.Component):
 
         residual = Signal()
         ready = self._may_start(m, task, divisors, load) & full.bit_select(bank, 1)
-        offered = active & (middle | ready) & self._spaced(m, beat & task.requant.wide & ~divisors)
+        spaced = self._spaced(m, beat & task.requant.wide & ~divisors)
         m.d.comb += [
-            self.residual.valid.eq(offered & residual),
-            beat.eq(offered & (~residual | self.residual.ready)),
+            self.offered.eq(active & (middle | ready) & spaced),
+            self.residual.valid.eq(self.offered & residual),
+            beat.eq(self.offered & (~residual | self.residual.ready)),
             group_end.eq(beat & counter.pass_end),
             last_group.eq(group == config.out_lanes // config.requant_channels - 1),
             last_subblock.eq(~divisors & subblocks.last),

@@ -40,8 +40,10 @@ class FrontEnd(wiring.Component):
         A word is requested at `pad`, `address`; `slot`, `zero` belong to it. `take`: with a new weight tile.
     release : In(2)
         Bit b: bank b of the output memory is drained.
-    stall : Out(1)
-        There is an instruction, but no word in this cycle.
+    active, stall : Out(1)
+        There is an instruction; but no word in this cycle.
+    bank_taken : Out(1)
+        The next pass waits for its bank of the output memory.
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:
@@ -53,7 +55,9 @@ class FrontEnd(wiring.Component):
                 "take": Out(1),
                 "release": In(2),
                 "issue": Out(1),
+                "active": Out(1),
                 "stall": Out(1),
+                "bank_taken": Out(1),
                 "pad": Out(PAD_BITS),
                 "address": Out(ADDRESS_BITS),
                 "slot": Out(slot_layout(config)),
@@ -64,7 +68,7 @@ class FrontEnd(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.counter = counter = PassCounter(self._config.acc_depth)
-        active = Signal()
+        active = self.active
         middle = Signal()
         bank = Signal()
         owned = Signal(2)
@@ -73,8 +77,9 @@ class FrontEnd(wiring.Component):
         tile_end = Signal()
         last_block = Signal()
         last_tile = Signal()
-        start = self._may_start(m, last_block & owned.bit_select(bank, 1))
+        start = self._may_start(m)
         m.d.comb += [
+            self.bank_taken.eq(last_block & owned.bit_select(bank, 1)),
             self.issue.eq(active & (middle | start)),
             self.stall.eq(active & ~self.issue),
             self.take.eq(self.issue & ~middle),
@@ -103,11 +108,11 @@ class FrontEnd(wiring.Component):
         self._sequence(m, counter, load, pass_end, last_block, last_tile)
         return m
 
-    def _may_start(self, m: Module, bank_taken: Signal) -> Signal:
+    def _may_start(self, m: Module) -> Signal:
         """A pass may begin in this cycle."""
         gap = Signal(range(Accumulators.MIN_REVISIT))
         start = Signal()
-        m.d.comb += start.eq(self.tile_ready & (gap == 0) & ~bank_taken)
+        m.d.comb += start.eq(self.tile_ready & (gap == 0) & ~self.bank_taken)
         with m.If(self.take):
             m.d.sync += gap.eq(Accumulators.MIN_REVISIT - 1)
         with m.Elif(gap != 0):

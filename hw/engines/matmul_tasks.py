@@ -45,7 +45,7 @@ class DrainTask(data.Struct):
 class MatmulTasks(wiring.Component):
     """Takes an instruction when the loader (and the table loader, if it needs it) can begin with it in the same cycle,
     and offers it to the front end from the third cycle after that. When the front end takes it, it goes to the queue
-    before the drain.
+    before the drain. `held` is 0 when there is none.
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:
@@ -56,6 +56,7 @@ class MatmulTasks(wiring.Component):
                 "table": Out(stream.Signature(TableTask)),
                 "stream": Out(stream.Signature(StreamTask)),
                 "drain": Out(stream.Signature(DrainTask)),
+                "held": Out(2),
             }
         )
 
@@ -64,7 +65,7 @@ class MatmulTasks(wiring.Component):
         m.submodules.drains = drains = SyncFIFO(width=DrainTask.as_shape().size, depth=DRAIN_QUEUE)
         task = Signal(DrainTask)
         body = Signal(MatmulBody, reset_less=True)
-        held = Signal(2)
+        held = self.held
         prepared = Signal()
         new = self.instruction.payload
         m.d.comb += [

@@ -10,7 +10,7 @@ from hw.engines.countdown import Countdown
 from hw.engines.mac_array import TileWrite
 from hw.interfaces import StateRead
 
-__all__ = ["LoadTask", "TileLoader"]
+__all__ = ["LoadTask", "Phase", "TileLoader"]
 
 
 class LoadTask(data.Struct):
@@ -40,7 +40,7 @@ class TileLoader(wiring.Component):
     The next tile is loaded while the current one is in use. `tile_ready`: a whole tile is on its way; `take` uses it
     up. One word of the tile after that waits in a register, so that `words.ready` does not depend on `take`; `write`
     follows `WRITE_DELAY` cycles behind the words, or behind the `take` that they waited for, so that it fits the MAC
-    array if the `swap` follows `WRITE_DELAY` cycles behind `take`.
+    array if the `swap` follows `WRITE_DELAY` cycles behind `take`. `phase` says what is loaded.
 
     Throughput: a tile every `tile_words` cycles. Tables, records and tiles wait for their consumers one by one, in the
     order of the stream; a consumer never waits for anything that comes later in the stream.
@@ -61,6 +61,7 @@ class TileLoader(wiring.Component):
                 "write": Out(TileWrite(config)),
                 "tile_ready": Out(1),
                 "take": In(1),
+                "phase": Out(Phase),
             }
         )
 
@@ -73,7 +74,7 @@ class TileLoader(wiring.Component):
             Phase.TILES: config.tile_words,
         }
         task = Signal(LoadTask)
-        phase = Signal(Phase)
+        phase = self.phase
         word = Signal(range(max(sizes.values())))
         last_word = Signal()
         fire = Signal()

@@ -11,6 +11,7 @@ from compiler.program import Program, StoredMap, assemble
 from hw.config import ABI_VERSION, AcceleratorConfig
 from hw.control.registers import BY_NAME, IDENTITY, ErrorCode
 from hw.verilog import TOP as ACCELERATOR
+from sim.testbench import monitor_widths
 
 BURST_BEATS = 16
 
@@ -29,7 +30,10 @@ def stand_in(config: AcceleratorConfig, input_bytes: int) -> str:
     offset = {name: f"12'h{register.offset:03x}" for name, register in BY_NAME.items()}
     engines = "\n".join(ENGINE.format(p=p, bits=bits, bytes=bits // 8) for p in range(ports))
     declarations = "\n".join(PORTS.format(p=p, bits=bits, bytes=bits // 8) for p in range(ports))
+    monitors = monitor_widths(config)
     return TOP.format(
+        monitors=", ".join(f"output [{width - 1}:0] {name}" for name, width in monitors.items()),
+        quiet=", ".join(monitors),
         top=ACCELERATOR, declarations=declarations, engines=engines, identity=IDENTITY, abi=ABI_VERSION, ports=ports,
         hash_lo=config.hash & 0xFFFFFFFF, hash_hi=config.hash >> 32, o=offset,
         bursts=input_bytes // (ports * BURST_BEATS * bits // 8), read_error=int(ErrorCode.BUS_READ),
@@ -99,7 +103,7 @@ ENGINE = """
 
 TOP = """
 module {top} (
-    input clk, input rst, output irq, output [5:0] monitor_started, monitor_done,
+    input clk, input rst, output irq, {monitors},
 {declarations}
     input [11:0] s_axi_awaddr, input [2:0] s_axi_awprot, input s_axi_awvalid, output s_axi_awready,
     input [31:0] s_axi_wdata, input [3:0] s_axi_wstrb, input s_axi_wvalid, output s_axi_wready,
@@ -114,7 +118,7 @@ module {top} (
   reg [PORTS-1:0] failed;
   wire [PORTS-1:0] finished;
   assign irq = interrupt && irq_enable;
-  assign monitor_started = 0, monitor_done = 0;
+  assign {{{quiet}}} = 0;
   assign s_axi_bresp = 0, s_axi_rresp = 0;
   assign s_axi_awready = s_axi_awvalid && s_axi_wvalid && !s_axi_bvalid, s_axi_wready = s_axi_awready;
   assign s_axi_arready = !s_axi_rvalid;
