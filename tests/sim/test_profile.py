@@ -70,7 +70,7 @@ def test_instructions_begin_and_end_while_their_engine_is_busy(runs: list[tuple]
     for program, _, timeline, run, _ in runs:
         begin = run.start - run.start[0]
         for row, (taken, done) in zip(program.timeline, timeline.tolist(), strict=True):
-            state = np.searchsorted(begin, [taken, done - 3], side="right") - 1  # pulses come late
+            state = np.searchsorted(begin, [taken + 1, done - 2], side="right") - 1  # pulses and flags come late
             assert run.engine("busy", Engine(row[0]))[state].all()
 
 
