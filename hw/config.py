@@ -140,6 +140,11 @@ class AcceleratorConfig:
         return storage_bits(max(self.weight_bits, self.state_bits))
 
     @property
+    def factor_bits(self) -> int:
+        """Bits of a weight operand that count: those of a weight or of a state."""
+        return max(self.weight_bits, self.state_bits)
+
+    @property
     def dw_weight_bits(self) -> int:
         """Bits that a depthwise weight takes in the parameter stream."""
         return storage_bits(self.weight_bits)

@@ -1,8 +1,10 @@
-"""Pairs of dot products that share a factor: the multipliers and adder trees of the engines."""
+"""Dot products that share factors: the multipliers and adder trees of the engines."""
 
 from dataclasses import dataclass
+from functools import cached_property
+from math import ceil
 
-from amaranth.hdl import Cat, Module, Shape, Signal, Value, signed, unsigned
+from amaranth.hdl import Module, Shape, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -11,63 +13,54 @@ from hw.arithmetic.packing import Packing
 from hw.config import Multipliers
 from hw.shared import place
 
-__all__ = ["DotProductFormat", "DotProducts"]
+__all__ = ["DotProductFormat", "DotProducts", "adder_levels", "adder_tree"]
 
 TREE_RADIX = 4  #: operands that are added between two registers of the adder tree
 
 
 @dataclass(frozen=True)
 class DotProductFormat:
-    """What two dot products are made of.
+    """What the dot products of a lane are made of.
 
     Parameters
     ----------
-    inputs : products of each sum, at least 2.
-    shared, other : shapes of the factors; at least one of them is signed.
+    inputs : products of each sum, at least 2
+    a, b : shapes of the factors; at least one of them is signed, and narrow
+    counts : factors a and b of which an engine wants all products; a lane takes as many as share a multiplier
     """
 
     inputs: int
-    shared: Shape
-    other: Shape
+    a: Shape
+    b: Shape
+    counts: tuple[int, int]
     style: Multipliers
 
-    @property
-    def packing(self) -> Packing | None:
-        """How the two factors of a pair share a multiplier, if they do; of as many terms as the first level adds."""
+    @cached_property
+    def packing(self) -> Packing:
+        """How factors share multipliers, in sums of as many terms as the first level of the tree adds."""
+        terms = [self.inputs] if self.inputs <= TREE_RADIX else [1, 2, TREE_RADIX]
         if self.style in (Multipliers.PLAIN, Multipliers.LOGIC):
-            return None
-        return Packing(self.other, self.shared, (2, 1), min(self.inputs, TREE_RADIX))
-
-    @property
-    def pair_shape(self) -> Shape:
-        """Of two factors: side by side, or packed."""
-        return self.packing.a_shape if self.packing else unsigned(2 * self.other.width)
+            return Packing(self.a, self.b, (1, 1), terms[-1])
+        return Packing.densest(self.a, self.b, self.counts, terms)
 
     @property
     def psum_shape(self) -> Shape:
         """Of each sum."""
-        return signed(self.shared.width + self.other.width + (self.inputs - 1).bit_length())
+        return Packing(self.a, self.b, (1, 1), self.inputs).sum_shape
 
     @property
     def latency(self) -> int:
         """Cycles from the operands to their dot products."""
-        stages, terms = 1, self.inputs
-        while terms > 1:
-            stages, terms = stages + 1, -(-terms // TREE_RADIX)
-        return stages
-
-    def pair(self, first: Value, second: Value) -> Value:
-        """Two factors as an element of `DotProducts.pairs`."""
-        return self.packing.pack_a([first, second]) if self.packing else Cat(first, second)
+        return 2 + adder_levels(ceil(self.inputs / self.packing.terms))
 
 
 class DotProducts(wiring.Component):
-    """Two dot products that share their first factors:
+    """All dot products of I vectors a with J vectors b, (I, J) = `packing.counts`:
 
-        psum[o] = sum over i of shared[i] * other[i][o],   o = 0, 1
+        psum[i][j] = sum over x of a[x][i] * b[x][j]
 
-    `pairs[i]` is `pair(other[i][0], other[i][1])` of the format. All operands come from registers; products and every
-    level of the adder tree (`TREE_RADIX` operands) are registered. Packed products are split after the first level.
+    `a[x]` and `b[x]` are packed operands. All operands come from registers; products and every level of the adder tree
+    (`TREE_RADIX` operands) are registered. Packed products are split after the first level.
 
     Latency: `latency` cycles of the format; one result per cycle. Stage s keeps its registers unless `enable[s]`; the
     array delays one valid bit for all its lanes: operands that are valid in cycle t want `enable[s]` in cycle t + s.
@@ -75,53 +68,62 @@ class DotProducts(wiring.Component):
 
     def __init__(self, form: DotProductFormat) -> None:
         self._form = form
+        i_count, j_count = form.packing.counts
         super().__init__(
             {
                 "enable": In(form.latency),
-                "shared": In(data.ArrayLayout(form.shared, form.inputs)),
-                "pairs": In(data.ArrayLayout(form.pair_shape, form.inputs)),
-                "psum": Out(data.ArrayLayout(form.psum_shape, 2)),
+                "a": In(data.ArrayLayout(form.packing.a_shape, form.inputs)),
+                "b": In(data.ArrayLayout(form.packing.b_shape, form.inputs)),
+                "psum": Out(data.ArrayLayout(data.ArrayLayout(form.psum_shape, j_count), i_count)),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        sums = [_sums(products) for products in self._products(m, platform)]
-        if self._form.packing:
-            sums = list(zip(*([low, high] for [low], [high] in map(self._form.packing.split, sums[0]))))
-        for stage in range(1, self._form.latency):
-            registers = [self._register(m, f"sum_{o}_{stage}", stage, values) for o, values in enumerate(sums)]
-            sums = [_sums(terms) for terms in registers]
-        m.d.comb += [psum.eq(total) for psum, (total,) in zip(self.psum, sums)]
+        packing = self._form.packing
+        products = self._products(m, platform)
+        totals = [packing.split(total) for total in _level(products, packing.terms)]
+        for i, row in enumerate(self.psum):
+            for j, psum in enumerate(row):
+                terms = [total[i][j] for total in totals]
+                m.d.comb += psum.eq(adder_tree(m, f"sum{i}_{j}", terms, self.enable[1:]))
         return m
 
-    def _products(self, m: Module, platform: object) -> list[list[Value]]:
-        """The registered products of all terms: of both sums at once if packed, or of each sum."""
-        form = self._form
-        shape, factors = form.pair_shape, [list(self.pairs)]
-        if not form.packing:
-            shape, width = form.other, form.other.width
-            factors = [[pair[:width] for pair in self.pairs], [pair[width:] for pair in self.pairs]]
-        products = []
-        for o, values in enumerate(factors):
-            products.append([])
-            for i, value in enumerate(values):
-                multiplier = place(m, platform, f"multiplier_{o}_{i}", Multiplier, shape, form.shared, form.style)
-                m.d.comb += [
-                    multiplier.enable.eq(self.enable[0]),
-                    multiplier.a.eq(value),
-                    multiplier.b.eq(self.shared[i]),
-                ]
-                products[o].append(multiplier.product)
+    def _products(self, m: Module, platform: object) -> list[Value]:
+        """The registered products of all terms."""
+        packing, products = self._form.packing, []
+        for x in range(self._form.inputs):
+            style = self._form.style
+            multiplier = place(m, platform, f"multiplier{x}", Multiplier, packing.a_shape, packing.b_shape, style)
+            m.d.comb += [
+                multiplier.enable.eq(self.enable[0]),
+                multiplier.a.eq(self.a[x]),
+                multiplier.b.eq(self.b[x]),
+            ]
+            products.append(multiplier.product)
         return products
 
-    def _register(self, m: Module, name: str, stage: int, values: list[Value]) -> list[Signal]:
-        registers = [Signal(value.shape(), name=f"{name}_{i}", reset_less=True) for i, value in enumerate(values)]
-        with m.If(self.enable[stage]):
-            m.d.sync += [register.eq(value) for register, value in zip(registers, values)]
-        return registers
+
+def adder_levels(terms: int) -> int:
+    """Additions between the registers of an adder tree."""
+    levels = 0
+    while terms > 1:
+        levels, terms = levels + 1, ceil(terms / TREE_RADIX)
+    return levels
 
 
-def _sums(terms: list[Value]) -> list[Value]:
-    """One level of the adder tree."""
-    return [sum(terms[i + 1 : i + TREE_RADIX], terms[i]) for i in range(0, len(terms), TREE_RADIX)]
+def adder_tree(m: Module, name: str, terms: list[Value], enable: Value) -> Value:
+    """The sum of terms, `adder_levels` + 1 cycles later: terms and all sums are registered, stage s if `enable[s]`."""
+    for stage in range(adder_levels(len(terms)) + 1):
+        terms = terms if stage == 0 else _level(terms, TREE_RADIX)
+        registers = [Signal(term.shape(), name=f"{name}_{stage}_{n}", reset_less=True) for n, term in enumerate(terms)]
+        with m.If(enable[stage]):
+            m.d.sync += [register.eq(term) for register, term in zip(registers, terms)]
+        terms = registers
+    (total,) = terms
+    return total
+
+
+def _level(terms: list[Value], radix: int) -> list[Value]:
+    """One level of an adder tree."""
+    return [sum(terms[n + 1 : n + radix], terms[n]) for n in range(0, len(terms), radix)]

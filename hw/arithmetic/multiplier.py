@@ -4,7 +4,7 @@ from amaranth.hdl import Cat, ClockSignal, Const, Instance, Module, Shape, Signa
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.arithmetic.packing import PORT_BITS
+from hw.arithmetic.dsp48e2 import A_BITS, B_BITS, P_BITS, dsp48e2, extend
 from hw.arithmetic.product import product
 from hw.config import Multipliers
 from hw.shared import ModuleLibrary
@@ -40,27 +40,13 @@ class Multiplier(wiring.Component):
         return m
 
     def _dsp48e2(self) -> Instance:
-        """Multiplier and M register of the block; everything behind them passes the product on (UG579)."""
-        unregistered = ("A", "ACASC", "AD", "ALUMODE", "B", "BCASC", "C", "CARRYIN", "CARRYINSEL", "D", "INMODE")
-        parameters = {f"p_{name}REG": 0 for name in (*unregistered, "OPMODE", "P")} | {"p_MREG": 1}
-        unused = {"C": 48, "D": 27, "ACIN": 30, "BCIN": 18, "PCIN": 48, "ALUMODE": 4, "CARRYINSEL": 3, "INMODE": 5}
-        bits = ("CARRYCASCIN", "CARRYIN", "MULTSIGNIN")
-        enables = ("A1", "A2", "AD", "ALUMODE", "B1", "B2", "C", "CARRYIN", "CTRL", "D", "INMODE", "P")
-        resets = ("A", "ALLCARRYIN", "ALUMODE", "B", "C", "CTRL", "D", "INMODE", "M", "P")
-        unused |= dict.fromkeys((*bits, *(f"CE{x}" for x in enables), *(f"RST{x}" for x in resets)), 1)
-        return Instance(
-            "DSP48E2",
-            **parameters,
-            **{f"i_{name}": Const(0, width) for name, width in unused.items()},
+        """Multiplier and M register of the block; everything behind them passes the product on."""
+        return dsp48e2(
+            registers={"M": 1},
             i_CLK=ClockSignal(),
             i_CEM=self.enable,
             i_OPMODE=Const(0b000000101, 9),  # X and Y: the product
-            i_A=_extend(self.a, 30),
-            i_B=_extend(self.b, PORT_BITS[1]),
-            o_P=Cat(self.product, Signal(48 - len(self.product), name="unused")),
+            i_A=extend(self.a, A_BITS),
+            i_B=extend(self.b, B_BITS),
+            o_P=Cat(self.product, Signal(P_BITS - len(self.product), name="unused")),
         )
-
-
-def _extend(value: Value, width: int) -> Value:
-    """The same number in `width` bits."""
-    return Cat(value, (value[-1] if value.shape().signed else Const(0)).replicate(width - len(value)))

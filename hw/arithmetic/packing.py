@@ -1,6 +1,6 @@
 """Several products in one multiplication: every factor of one group times every factor of another one."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import ceil
@@ -37,7 +37,7 @@ class Packing:
     terms: int
 
     @classmethod
-    def densest(cls, a: Shape, b: Shape, counts: tuple[int, int], terms: Iterable[int]) -> "Packing":
+    def densest(cls, a: Shape, b: Shape, counts: tuple[int, int], terms: Sequence[int]) -> "Packing":
         """The packing that fits `PORT_BITS` and takes the fewest multipliers for all products of `counts` factors; of
         these, the one of most terms, and then of fewest fields. Products that do not fit at all are not packed."""
         candidates = [
@@ -56,6 +56,16 @@ class Packing:
     def field(self) -> int:
         """Bits of a sum of `terms` products."""
         return (self.terms * _largest(self.a) * _largest(self.b)).bit_length() + 1
+
+    @property
+    def sum_shape(self) -> Shape:
+        """Of a sum of `terms` products."""
+        return signed(self.field)
+
+    @property
+    def bias(self) -> int:
+        """Added to a total, it makes every sum but the highest positive, so that none borrows: see `split_biased`."""
+        return sum(1 << (low + self.field - 1) for low in self._lows[:-1])
 
     @property
     def strides(self) -> tuple[int, int]:
@@ -91,10 +101,21 @@ class Packing:
         """The sums of a[i] * b[j], by i and j, given the sum of up to `terms` products A * B."""
         if self.counts == (1, 1):
             return [[total]]
-        field, sums = self.field, []
-        for low in range(0, self.counts[0] * self.counts[1] * field, field):
-            borrow = total[low - 1] if low else Const(0)
-            sums.append((total[low : low + field].as_signed() + borrow)[:field].as_signed())
+        borrows = [total[low - 1] if low else Const(0) for low in self._lows]
+        parts = [total[low : low + self.field].as_signed() for low in self._lows]
+        return self._by_factors([(part + borrow)[: self.field].as_signed() for part, borrow in zip(parts, borrows)])
+
+    def split_biased(self, total: Value) -> list[list[Value]]:
+        """Like `split`, of a sum that began with `bias`: no logic but inverters."""
+        fields = [total[low : low + self.field] for low in self._lows]
+        return self._by_factors([*(Cat(f[:-1], ~f[-1]).as_signed() for f in fields[:-1]), fields[-1].as_signed()])
+
+    @property
+    def _lows(self) -> range:
+        """The lowest bit of each field."""
+        return range(0, self.counts[0] * self.counts[1] * self.field, self.field)
+
+    def _by_factors(self, sums: list[Value]) -> list[list[Value]]:
         return [sums[first : first + self.counts[1]] for first in range(0, len(sums), self.counts[1])]
 
 

@@ -21,8 +21,9 @@ IN_FLIGHT_BITS = 7
 
 
 def lane_format(config: AcceleratorConfig) -> DotProductFormat:
-    """What a lane computes: the taps of two output pixels, which share the weights."""
-    return DotProductFormat(DW_TAPS, signed(config.weight_bits), unsigned(config.act_bits), config.engine_multiplier)
+    """What a lane computes: the taps of output pixels, which share the weights."""
+    code, weight = unsigned(config.act_bits), signed(config.weight_bits)
+    return DotProductFormat(DW_TAPS, code, weight, (config.dw_pixels, 1), config.engine_multiplier)
 
 
 class DepthwiseLane(wiring.Component):
@@ -30,7 +31,7 @@ class DepthwiseLane(wiring.Component):
 
         psum[p] = sum over t of (real[s * p + t] ? pixels[s * p + t] : pad) * weights[t],   s = stride
 
-    Two pixels share a weight.
+    As many pixels share a multiplier as can be packed.
 
     Latency: `LATENCY` cycles, one result per cycle; `weights` come one cycle after the pixels. Stage k keeps its
     registers unless `enables[k]`.
@@ -40,7 +41,7 @@ class DepthwiseLane(wiring.Component):
 
     def __init__(self, form: DotProductFormat, outputs: int) -> None:
         self._form, self._outputs = form, outputs
-        act_bits = form.other.width
+        act_bits = form.a.width
         span = 2 * (outputs - 1) + DW_TAPS
         super().__init__(
             {
@@ -49,22 +50,23 @@ class DepthwiseLane(wiring.Component):
                 "real": In(span),
                 "pad": In(act_bits),
                 "stride2": In(1),
-                "weights": In(data.ArrayLayout(form.shared, DW_TAPS)),
+                "weights": In(data.ArrayLayout(form.b, DW_TAPS)),
                 "psum": Out(data.ArrayLayout(form.psum_shape, outputs)),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        for first in range(0, self._outputs, 2):
-            outputs = range(first, min(first + 2, self._outputs))
+        packing = self._form.packing
+        for first in range(0, self._outputs, packing.counts[0]):
+            outputs = range(first, min(first + packing.counts[0], self._outputs))
             products = place(m, platform, f"products_{first}", DotProducts, self._form)
-            m.d.comb += [products.enable.eq(self.enables[1:]), products.shared.eq(self.weights)]
+            m.d.comb += [products.enable.eq(self.enables[1:]), products.b.eq(self.weights)]
             for t in range(DW_TAPS):
                 taps = [self._tap(m, p, t) for p in outputs]
-                second = taps[1] if len(taps) == 2 else Const(0, taps[0].shape())
-                m.d.comb += products.pairs[t].eq(self._form.pair(taps[0], second))
-            m.d.comb += [self.psum[p].eq(psum) for p, psum in zip(outputs, products.psum)]
+                taps += [Const(0, self._form.a)] * (packing.counts[0] - len(taps))
+                m.d.comb += products.a[t].eq(packing.pack_a(taps))
+            m.d.comb += [self.psum[p].eq(psum) for p, (psum,) in zip(outputs, products.psum)]
         return m
 
     def _tap(self, m: Module, p: int, t: int) -> Signal:

@@ -53,6 +53,8 @@ class Claim(wiring.Component):
         offsets = range(0, len(sums) * packing.field, packing.field)
         total = Signal(signed(TOTAL_BITS))
         m.d.comb += total.eq(sum(value << offset for value, offset in zip(sums, offsets)))
+        biased = Signal(signed(TOTAL_BITS))
+        m.d.comb += biased.eq(total + packing.bias)
         split = [value for row in packing.split(total) for value in row]
         if self.mutant:
             split = [total[offset : offset + packing.field].as_signed() for offset in offsets]
@@ -60,6 +62,7 @@ class Claim(wiring.Component):
             packing.pack_a(a) == sum(value << (i * packing.strides[0]) for i, value in enumerate(a)),
             packing.pack_b(b) == sum(value << (j * packing.strides[1]) for j, value in enumerate(b)),
             *(found == value for found, value in zip(split, sums)),
+            *(found == value for found, value in zip(sum(packing.split_biased(biased), []), sums)),
         ]
         m.d.comb += self.holds.eq(~assumed | Value.cast(sum(correct) == len(correct)))
         return m

@@ -44,7 +44,7 @@ class Memories:
         self.config = config
         shape = (4, words, config.pixels, config.in_lanes)
         self.pads = torch.randint(0, 1 << config.act_bits, shape, generator=rng)
-        low, high = weight_range(config.operand_bits)
+        low, high = weight_range(config.factor_bits)
         # column 0 is positive, as sums of ReLU outputs are
         shape = (config.state_tiles, config.in_lanes, config.out_lanes)
         self.state = torch.randint(low, high + 1, shape, generator=rng)

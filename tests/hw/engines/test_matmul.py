@@ -6,7 +6,7 @@ from matmul_bench import Environment, Instruction, Memories, Run, Traffic
 
 from hw.arithmetic.accumulators import Accumulators
 from hw.arithmetic.requantizer import Requantizer
-from hw.config import AcceleratorConfig
+from hw.config import AcceleratorConfig, Multipliers
 from hw.control.descriptors import OperandMode, record_words
 from hw.engines.mac_array import mac_format
 from hw.engines.matmul_drain import Drain
@@ -129,6 +129,10 @@ CONFIGS = {
     "narrow": config(pixels=3, in_lanes=8, out_lanes=4, requant_channels=4, act_bits=4, weight_bits=4, state_bits=4),
     "mixed": config(act_bits=4, stream_bits=128, requant_channels=4, divisor_mantissa_bits=0),
     "six bits": config(act_bits=6, weight_bits=3, state_bits=5, stream_bits=256, in_lanes=8, out_lanes=8),
+    "blocks": config(in_lanes=8, out_lanes=8, requant_channels=4, multiplier=Multipliers.DSP48E2),
+    "blocks of four products": config(
+        pixels=3, in_lanes=16, act_bits=4, weight_bits=4, state_bits=4, stream_bits=512, multiplier=Multipliers.DSP48E2
+    ),
 }
 
 
@@ -141,6 +145,8 @@ CONFIGS = {
         ("narrow", FREE),
         ("mixed", REFUSED),
         ("six bits", STARVED),
+        ("blocks", FREE),
+        ("blocks of four products", REFUSED),
     ],
 )
 def test_all_kinds_back_to_back(name, traffic):
