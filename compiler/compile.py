@@ -13,6 +13,7 @@ from compiler.instructions import Instruction
 from compiler.lowering import Lowered, lower
 from compiler.parameters import table_bytes
 from compiler.program import Program, StoredMap, assemble, stream_base
+from compiler.rehearsal import MemoryTiming, Rehearsal, rehearse
 from compiler.schedule import Scheduled, dependencies, schedule
 from compiler.shapes import infer_shapes
 from hw.config import KERNEL_ROWS, AcceleratorConfig
@@ -26,13 +27,18 @@ PAGE = 4096
 
 
 def compile_network(
-    network: IntegerNetwork, config: AcceleratorConfig, *, trace: bool = False, batch: int = 1
+    network: IntegerNetwork,
+    config: AcceleratorConfig,
+    *,
+    trace: bool = False,
+    batch: int = 1,
+    memory: MemoryTiming | None = None,
 ) -> Program:
     """Compile a run of `batch` frames.
 
     Frames of a run overlap, and use what is loaded for the fully connected layers together: more frames per second, but
     scores come when the last frame is done. With `trace`, the program also stores every node's map, for comparison and
-    debugging.
+    debugging. Cycles are predicted for an external memory as `memory` describes it; the program does not depend on it.
 
     Raises `CompileError` with a table of everything that cannot be mapped.
     """
@@ -45,7 +51,9 @@ def compile_network(
     stored, result_bytes = _result_layout(lowered, frames, config)
     _assign_tables(instructions, scheduled.order)
     streams = _lay_out_streams(instructions, scheduled.order, config, stream_base(len(instructions) + 1))
-    packets = [_packet(instructions[i], scheduled.waits[i]) for i in scheduled.order]
+    ordered, waits = ([values[i] for i in scheduled.order] for values in (instructions, scheduled.waits))
+    packets = [_packet(instruction, counts) for instruction, counts in zip(ordered, waits, strict=True)]
+    rehearsal = rehearse(ordered, waits, config, memory or MemoryTiming())
     packets.append(_end_packet(instructions))
     image_bytes = network.input.size**2 * network.input.channels
     image = assemble(
@@ -63,12 +71,11 @@ def compile_network(
         input_bytes=batch * image_bytes,
         result_bytes=result_bytes,
         stored=stored,
-        predicted_cycles=scheduled.cycles,
-        layers=_layers(network, instructions, scheduled, config),
+        predicted_cycles=rehearsal.cycles,
+        layers=_layers(network, ordered, rehearsal, config),
         timeline=tuple(
-            (int(i.engine), i.node, i.macs, scheduled.start[index], scheduled.end[index])
-            for index in scheduled.order
-            for i in (instructions[index],)
+            (int(i.engine), i.node, i.macs, start, done)
+            for i, start, done in zip(ordered, rehearsal.start, rehearsal.done, strict=True)
         ),
     )
 
@@ -201,7 +208,7 @@ def _end_packet(instructions: list[Instruction]) -> int:
 
 
 def _layers(
-    network: IntegerNetwork, instructions: list[Instruction], scheduled: Scheduled, config: AcceleratorConfig
+    network: IntegerNetwork, instructions: list[Instruction], rehearsal: Rehearsal, config: AcceleratorConfig
 ) -> tuple[dict[str, object], ...]:
     """Per node: engines, instructions, useful multiply-accumulates, bytes from and to external memory, predicted first
     start and last end."""
@@ -216,8 +223,8 @@ def _layers(
                     "instructions": len(own),
                     "macs": sum(instructions[i].macs for i in own),
                     "bytes": sum(_external_bytes(instructions[i], config) for i in own),
-                    "start": min(scheduled.start[i] for i in own),
-                    "end": max(scheduled.end[i] for i in own),
+                    "start": min(rehearsal.start[i] for i in own),
+                    "end": max(rehearsal.done[i] for i in own),
                 }
             )
     return tuple(result)

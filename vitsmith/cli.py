@@ -234,12 +234,20 @@ def generate(
 
 
 @app.command(name="compile")
-def compile_command(bundle: BundleOption = DEFAULT_BUNDLE, batch: BatchOption = 1, json: JsonOption = False) -> None:
-    """Compile the network into a program for the accelerator."""
+def compile_command(
+    bundle: BundleOption = DEFAULT_BUNDLE,
+    batch: BatchOption = 1,
+    latency: LatencyOption = 60,
+    bandwidth: BandwidthOption = 64,
+    json: JsonOption = False,
+) -> None:
+    """Compile the network into a program for the accelerator; its cycles are predicted for a memory."""
+    from compiler.rehearsal import MemoryTiming
     from vitsmith.stages import compile_stage
 
+    memory = MemoryTiming(latency=latency, bytes_per_cycle=bandwidth)
     with console.progress_bar("compile"):
-        document = compile_stage(Bundle(bundle), batch=batch)
+        document = compile_stage(Bundle(bundle), batch=batch, memory=memory)
     _show("program", document, json)
 
 
@@ -277,12 +285,16 @@ def estimate(
     device: Annotated[
         str | None, typer.Option(help=f"Estimate resources on this FPGA too: {', '.join(DEVICES)}.")
     ] = None,
+    latency: LatencyOption = 60,
+    bandwidth: BandwidthOption = 64,
     json: JsonOption = False,
 ) -> None:
     """Predict cycles and memory traffic of a frame, whole and per layer; with a device, resources unit by unit."""
+    from compiler.rehearsal import MemoryTiming
     from vitsmith.stages import estimate_stage
 
-    document = estimate_stage(Bundle(bundle), batch=batch, device=device)
+    memory = MemoryTiming(latency=latency, bytes_per_cycle=bandwidth)
+    document = estimate_stage(Bundle(bundle), batch=batch, memory=memory, device=device)
     if not json:
         rows = [
             (x["node"], ", ".join(x["engines"]), x["macs"], x["start"], x["end"], x["bytes"], x["bytes_per_cycle"])
@@ -439,10 +451,19 @@ def simulate(
         )
     if not json:
         rows = [
-            (x["node"], ", ".join(x["engines"]), x["end"], x["predicted_end"], x["engine_cycles"], x["utilisation"])
+            (
+                x["node"],
+                ", ".join(x["engines"]),
+                x["end"],
+                x["predicted_end"],
+                x["engine_cycles"],
+                x["predicted_engine_cycles"],
+                x["predicted_engine_cycles"] / x["engine_cycles"] - 1,
+                x["utilisation"],
+            )
             for x in document["layers"]
         ]
-        header = ("layer", "engines", "end", "end, predicted", "engine cycles", "utilisation")
+        header = ("layer", "engines", "end", "predicted", "engine cycles", "predicted", "error", "utilisation")
         console.print_table("layers of the first frame", header, rows)
     _show("simulation", document, json)
     if document["rtl_mismatches"] or document["stray_writes"]:

@@ -14,6 +14,7 @@ from compiler.compile import compile_network
 from compiler.devices import DEVICES, Device
 from compiler.explore import candidates, explore
 from compiler.program import Program, descriptors
+from compiler.rehearsal import MemoryTiming
 from compiler.resources import TABLE, estimate_resources
 from hw.config import AcceleratorConfig
 from hw.control.descriptors import Engine
@@ -304,7 +305,7 @@ def generate_stage(bundle: Bundle, config: AcceleratorConfig | None = None) -> d
     return document | {"changed": changed}
 
 
-def compile_stage(bundle: Bundle, *, batch: int = 1) -> dict[str, object]:
+def compile_stage(bundle: Bundle, *, batch: int = 1, memory: MemoryTiming | None = None) -> dict[str, object]:
     """Compile the network for runs of `batch` frames, once as it runs and once storing every layer boundary.
 
     Cycles and multiply-accumulates are those of one frame; `layers` is about the whole run.
@@ -312,7 +313,7 @@ def compile_stage(bundle: Bundle, *, batch: int = 1) -> dict[str, object]:
     network, config = bundle.load_network(), bundle.load_config()
     document: dict[str, object] = {}
     for trace in (False, True):
-        program = compile_network(network, config, trace=trace, batch=batch)
+        program = compile_network(network, config, trace=trace, batch=batch, memory=memory)
         program.save(bundle.program_file(trace=trace))
         if not trace:
             document = {
@@ -366,12 +367,14 @@ def route_stage(bundle: Bundle, *, progress: Progress | None = None) -> dict[str
     return document
 
 
-def estimate_stage(bundle: Bundle, *, batch: int = 1, device: str | None = None) -> dict[str, object]:
+def estimate_stage(
+    bundle: Bundle, *, batch: int = 1, memory: MemoryTiming | None = None, device: str | None = None
+) -> dict[str, object]:
     """Predicted cycles per frame of a run of `batch` frames, when each layer runs and what it moves from and to
     external memory, and, if asked, estimated resources on a device, without generating anything."""
     network, config = bundle.load_network(), bundle.load_config()
     resources = _resources(config, find_device(device)) if device else None
-    program = compile_network(network, config, batch=batch)
+    program = compile_network(network, config, batch=batch, memory=memory)
     return {
         "batch": batch,
         "predicted_cycles": program.predicted_cycles / batch,

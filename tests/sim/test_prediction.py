@@ -1,0 +1,24 @@
+"""Predicted cycles against RTL."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from compiler.compile import compile_network
+from compiler.rehearsal import MemoryTiming
+from hw.verilog import generate_verilog
+from sim.runner import MemoryModel, simulate
+from tests.configs import SMALL, quantizer_settings
+from tests.quant.support import tiny_network
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize(("latency", "rate"), [(60, 64), (200, 4)])
+def test_runs_are_predicted(batch: int, latency: int, rate: float, tmp_path: Path) -> None:
+    network, images = tiny_network(64, **quantizer_settings(SMALL))
+    program = compile_network(network, SMALL, batch=batch, memory=MemoryTiming(latency=latency, bytes_per_cycle=rate))
+    memory = MemoryModel(latency=latency, bytes_per_cycle=rate)
+    images = np.resize(images.numpy(), (batch, *images.shape[1:]))
+    result = simulate(SMALL, generate_verilog(SMALL), program, images, memory=memory, work_dir=tmp_path)
+    assert program.predicted_cycles == pytest.approx(result.runs[0].cycles, rel=0.02)
