@@ -32,7 +32,7 @@ def macs_per_cycle(config: AcceleratorConfig) -> dict[Engine, int]:
     return {
         Engine.MATMUL: config.macs,
         Engine.DEPTHWISE: config.dw_pixels * config.in_lanes * DW_TAPS,
-        Engine.ATTENTION: config.in_lanes * config.in_lanes,
+        Engine.ATTENTION: config.in_lanes * config.key_group,
     }
 
 

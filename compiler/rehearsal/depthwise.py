@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from compiler.rehearsal.clock import Flag, Process
 from hw.arithmetic.accumulators import Accumulators
-from hw.arithmetic.requantizer import ROW_BITS
+from hw.arithmetic.requantizer import LATENCY, ROW_BITS
 from hw.config import DW_TAPS
 from hw.control.descriptors import Engine, record_words, table_words, words_for
 from hw.engines.depthwise_parameters import BANKS, PAD_CODE_BITS
@@ -18,7 +18,7 @@ __all__ = ["Depthwise"]
 LOAD = 3  #: cycles from a taken instruction to the first word of its parameters
 BEGIN = 4  #: cycles from the last word of a block to its first operands
 FIRST_BEAT = 7  #: cycles from an output word's last operands to its beat
-LAST_BEAT = 15  #: cycles from the last beat to `done`
+LAST_BEAT = LATENCY + 1  #: cycles from the last beat to `done`
 
 
 class Depthwise:

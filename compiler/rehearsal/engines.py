@@ -57,6 +57,7 @@ def _tokens(stage: "Stage", f: dict, request: int, begin: int, reads: int) -> Pr
     then; returns the cycles by which its last token is late."""
     config, groups = stage.config, f["groups_per_row"]
     consumed: list[int] = []
+    steps = 1 if f.get("pool") else config.in_lanes // config.key_group
     time, spent = request, begin + reads + PAD_READ_LATENCY
     nominal = spent
     for number in range(f["rows"] * groups):
@@ -64,7 +65,7 @@ def _tokens(stage: "Stage", f: dict, request: int, begin: int, reads: int) -> Pr
             time = max(time, consumed[number - SLOTS])
         for _ in range(reads):
             time = (yield from stage.reads.grant("attention", f["source"]["pad"], time)) + 1
-        tokens = f["last_pixels"] if number % groups == groups - 1 else config.pixels
+        tokens = steps * (f["last_pixels"] if number % groups == groups - 1 else config.pixels)
         spent = max(spent, time + PAD_READ_LATENCY) + max(tokens, reads)
         nominal += max(tokens, reads)
         consumed.append(spent)

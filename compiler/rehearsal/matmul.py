@@ -7,7 +7,7 @@ from compiler.instructions import Instruction
 from compiler.rehearsal.clock import Flag, Process
 from hw.arithmetic.accumulators import Accumulators
 from hw.arithmetic.reciprocal import Reciprocal
-from hw.arithmetic.requantizer import ROW_BITS
+from hw.arithmetic.requantizer import LATENCY, ROW_BITS
 from hw.control.descriptors import Engine, record_words, table_words
 from hw.engines.mac_array import mac_format
 from quant import numerics
@@ -21,7 +21,7 @@ PREPARE = 3  #: cycles from a taken instruction to the front end
 LAST_WORD = 5  #: cycles from the last word of an output tile to its first beat, beside the latency of the products
 BANKS = 2  #: of the output memory
 RECORD_TILES = 3  #: output tiles whose records are held, that of the drain included
-LAST_BEAT = 16  #: cycles from the last beat to `done`
+LAST_BEAT = LATENCY + 2  #: cycles from the last beat to `done`
 RECIPROCAL = 4  #: cycles from the last divisor to the first numerator, beside the latency of the reciprocals
 
 
