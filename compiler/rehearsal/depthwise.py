@@ -109,8 +109,8 @@ class Depthwise:
                 beats = words * self._chunks
                 first = max(end + FIRST_BEAT, drained + beats)
                 earlier, begin = drained, first - beats
-                drained = first + (config.subblocks - 1) * beats
-                stage.writes.use("depthwise", f["destination"]["pad"], begin, drained, beats * config.subblocks)
+                drained = first + (config.dw_subblocks - 1) * beats
+                stage.writes.use("depthwise", f["destination"]["pad"], begin, drained, beats * config.dw_subblocks)
             self._queue.complete(drained + LAST_BEAT)
 
 

@@ -80,7 +80,7 @@ def norm(stage: "Stage") -> Process:
         ready = yield from stage.ready(Engine.NORM, index)
         yield max(ready, free)
         queue.start(stage.clock.now)
-        words = record_words(config.requant_channels, config.bus_bits)
+        words = record_words(config.norm_group, config.bus_bits)
         groups = instruction.fields["stream_words"] // words
         pace = max(words, 3)
         free = stage.clock.now + timing(instruction, config).busy - (groups - 1) * pace
