@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from compiler.instructions import Instruction
 from compiler.rehearsal.clock import Flag, Process
 from hw.arithmetic.accumulators import Accumulators
-from hw.arithmetic.reciprocal import Reciprocal
+from hw.arithmetic.reciprocal import reciprocal_latency
 from hw.arithmetic.requantizer import LATENCY, ROW_BITS
 from hw.control.descriptors import Engine, record_words, table_words
 from hw.engines.mac_array import mac_format
@@ -138,7 +138,7 @@ class Matmul:
             begin = max(tile.earliest, end + 1)
             if not tile.groups:
                 end = begin + words - 1
-                divisors = end + RECIPROCAL + Reciprocal(config).latency
+                divisors = end + RECIPROCAL + reciprocal_latency(config)
             else:
                 slices = config.slices if f["requant"].get("wide") else 1
                 length = max(words * slices, 2)

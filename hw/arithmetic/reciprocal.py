@@ -5,14 +5,19 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from hw.arithmetic.leading_one import LeadingOne
+from hw.arithmetic.leading_one import LeadingOne, leading_one_latency
 from hw.config import AcceleratorConfig
 from quant import numerics
 
-__all__ = ["Reciprocal"]
+__all__ = ["Reciprocal", "reciprocal_latency"]
 
 R_BITS = numerics.RECIPROCAL_BITS + 1
 E_BITS = 6
+
+
+def reciprocal_latency(config: AcceleratorConfig) -> int:
+    """Cycles from a divisor to its reciprocal."""
+    return leading_one_latency(config.acc_bits) + 2
 
 
 class Reciprocal(wiring.Component):
@@ -26,7 +31,7 @@ class Reciprocal(wiring.Component):
         self._mantissa_bits = config.divisor_mantissa_bits
         # The power-of-two divisor is rounded by one bit of its mantissa.
         self._leading_one = LeadingOne(config.acc_bits, max(self._mantissa_bits, 1))
-        self.latency = self._leading_one.latency + 2  #: cycles from `valid` to `out_valid`
+        self.latency = reciprocal_latency(config)  #: cycles from `valid` to `out_valid`
         super().__init__(
             {
                 "valid": In(1),
