@@ -1,4 +1,7 @@
-"""FPGAs by name: what they have of each kind of resource, and who says so."""
+"""FPGAs by name: what they have of each kind of resource, and which data sheet says so.
+
+The figures are the commonly known ones; they have not been compared with the data sheets line by line.
+"""
 
 from dataclasses import dataclass
 
