@@ -19,6 +19,8 @@ $(READY): pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check -e .[test]
 	# the official EfficientViT code, an oracle of the tests; its own dependencies are not needed for the classes used
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps visaion5efficientvit==0.2.1
+	# timm, the same for DeiT and Swin: without dependencies, as torchvision would ask for another PyTorch
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps timm==1.0.31 torchvision==0.28.0 pyyaml
 	touch $@
 
 demo: $(READY)

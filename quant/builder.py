@@ -64,7 +64,7 @@ def map_format(graph: FloatGraph, node: FloatNode, config: QuantizerConfig) -> s
         return "tensor"
     if all(reader.is_depthwise and reader.inputs[0] == node.name for reader in readers):
         return config.depthwise_input
-    if isinstance(node, FloatConv) and node.is_depthwise and node.activation:
+    if isinstance(node, FloatConv) and node.is_depthwise and node.activation == "hardswish":
         return config.second_pointwise_input
     return config.pointwise_input
 
@@ -184,7 +184,7 @@ class Builder:
         )
 
     def _conv_requant(self, node: FloatConv, unit: Tensor, bias: Tensor) -> Requant:
-        if node.activation:
+        if node.activation == "hardswish":
             return self._activation_requant(node, unit, bias)
         if len(node.inputs) == 2:
             return self._residual_requant(node, unit, bias)

@@ -15,7 +15,7 @@ from quant.data import Dataset, normalise
 from quant.fake import fake_quantized, quantized_input, recorded_format
 from quant.graph import FloatGraph
 from quant.integer_network import IntegerNetwork
-from quant.models.efficientvit import EfficientViT
+from quant.models.registry import Model
 from quant.predictions import Classifier, PredictionFile, Progress, predict, top1
 
 __all__ = [
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 #: a float network
-FloatNetwork = EfficientViT | FloatGraph
+FloatNetwork = Model | FloatGraph
 
 #: images at a time whose tensors are all kept
 TRACE_BATCH = 4

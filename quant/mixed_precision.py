@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from quant.config import QuantizerConfig
 from quant.integer_network import Conv, IntegerNetwork, Node
-from quant.models.efficientvit import EfficientViT
+from quant.models.registry import Model
 from quant.progress import Progress, part_of
 from quant.quantize import quantize
 from quant.scales import BIAS_LIMIT, quantize_weight, signed_fixed_point
@@ -53,7 +53,7 @@ class Sensitivity:
 
 
 def within_budget(
-    model: EfficientViT,
+    model: Model,
     images: np.ndarray,
     mean: Sequence[float],
     std: Sequence[float],

@@ -1,4 +1,4 @@
-"""Post-training quantization: a float EfficientViT and calibration images become an `IntegerNetwork`.
+"""Post-training quantization: a float network and calibration images become an `IntegerNetwork`.
 
 First the float network runs on the calibration images, watched by observers. Then every operation gets the integers
 that make it compute the same thing on codes (`quant.builder`), block by block. With reconstruction, each block is
@@ -18,7 +18,7 @@ from quant.config import QuantizerConfig, Reconstruction
 from quant.data import normalise
 from quant.graph import FloatGraph
 from quant.integer_network import IntegerNetwork
-from quant.models.efficientvit import EfficientViT
+from quant.models.registry import Model
 from quant.observers import Extremes, Histogram
 from quant.progress import Progress, part_of
 from quant.reconstruction.reconstruct import JUDGES, Reconstructor
@@ -32,7 +32,7 @@ CALIBRATION_SHARE, CALIBRATION_SHARE_OF_MINUTES = 0.8, 0.05
 
 
 def quantize(
-    model: EfficientViT,
+    model: Model | FloatGraph,
     images_uint8: np.ndarray,
     mean: Sequence[float],
     std: Sequence[float],

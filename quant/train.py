@@ -1,4 +1,4 @@
-"""Train an EfficientViT classifier on one CPU thread.
+"""Train a classifier on one CPU thread.
 
 ``python -m quant.train --model b0 --data cifar10 --schedule 64:26,96:10 --out FILE``
 
@@ -38,7 +38,8 @@ from quant.data import DataError, Dataset, load_dataset, normalise
 from quant.data.dataset import ArrayDataset
 from quant.data.upsample import upsample
 from quant.models.checkpoint import CheckpointInfo, save_checkpoint
-from quant.models.efficientvit import EFFICIENTVIT, EfficientViT, LiteMLA, build_efficientvit
+from quant.models.efficientvit import EFFICIENTVIT, LiteMLA
+from quant.models.registry import MODELS, Model, build_model
 
 __all__ = ["Schedule", "TrainConfig", "augment", "evaluate", "main", "train", "with_fresh_statistics"]
 
@@ -98,7 +99,7 @@ class TrainConfig:
 
     Parameters
     ----------
-    model : a key of ``EFFICIENTVIT``.
+    model : a key of ``MODELS``. Only EfficientViT takes several image sizes in a run.
     schedule : epochs at each image size.
     minutes : wall time after which the run is over, however many epochs are left.
     batch_size : images a step.
@@ -133,6 +134,9 @@ class TrainConfig:
             raise ValueError(f"a run needs more than {self.minutes} minutes")
         if self.precision not in ("float32", "bfloat16"):
             raise ValueError(f"unknown precision {self.precision!r}; choose 'float32' or 'bfloat16'")
+        sizes = {size for size, _ in self.schedule.phases}
+        if self.model not in EFFICIENTVIT and len(sizes) > 1:
+            raise ValueError(f"{self.model} takes images of one size; the schedule has {sorted(sizes)}")
 
     def learning_rate(self, progress: float) -> float:
         """Learning rate at ``progress`` 0..1: linear up to the peak, then linear down to zero."""
@@ -183,7 +187,7 @@ def evaluate(model: nn.Module, data: Dataset, batch_size: int = 250) -> float:
 
 
 @torch.no_grad()
-def with_fresh_statistics(model: EfficientViT, data: ArrayDataset, images: int = 4096) -> EfficientViT:
+def with_fresh_statistics(model: Model, data: ArrayDataset, images: int = 4096) -> Model:
     """Return a copy of ``model`` whose batch-norm statistics are those of the data it will see.
 
     The statistics met in training belong to other weights (those before averaging), to augmented
@@ -215,7 +219,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.config = config
         self.data = data
-        self.model = build_efficientvit(config.model, len(data.class_names))
+        self.model = build_model(config.model, len(data.class_names), config.schedule.final_size)
         self.model = self.model.to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         if config.precision == "bfloat16":
@@ -414,7 +418,7 @@ def _status(trainer: Trainer) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Command line of ``python -m quant.train``."""
     parser = argparse.ArgumentParser(prog="python -m quant.train", description=__doc__)
-    parser.add_argument("--model", choices=sorted(EFFICIENTVIT), default="b0")
+    parser.add_argument("--model", choices=list(MODELS), default="b0")
     parser.add_argument("--data", default="cifar10", help="name or folder (cifar10)")
     parser.add_argument("--schedule", default="64:26,96:10", help="SIZE:EPOCHS,... (64:26,96:10)")
     parser.add_argument("--minutes", type=float, default=95.0, help="wall time at most (95)")

@@ -97,7 +97,7 @@ def quantize(
     checkpoint: Annotated[
         str,
         typer.Argument(
-            help="Checkpoint (own, official, or timm); stress:CHECKPOINT; efficientnet-lite0; random:b0 .. random:b3."
+            help="Checkpoint (own, official, or timm); stress:CHECKPOINT; efficientnet-lite0; random:b1, random:deit-t."
         ),
     ] = DEFAULT_CHECKPOINT,
     bundle: BundleOption = DEFAULT_BUNDLE,

@@ -29,9 +29,10 @@ from quant.graph import FloatGraph
 from quant.mixed_precision import within_budget
 from quant.models import efficientnet_lite
 from quant.models.checkpoint import CheckpointInfo, is_own_checkpoint, read_checkpoint
-from quant.models.efficientvit import EFFICIENTVIT
+from quant.models.efficientvit import EfficientViT
 from quant.models.loaders import evaluation_crop, load_checkpoint
 from quant.models.random_weights import random_model
+from quant.models.registry import MODELS, at_size, model_name
 from quant.predictions import PredictionFile, predict
 from quant.progress import part_of
 from quant.quantize import QuantizerConfig, Reconstruction, quantize
@@ -82,7 +83,8 @@ DEFAULT_MEMORY = MemoryModel(latency=60, bytes_per_cycle=64, stall=0.02)
 def load_model(source: str, data: str | None, size: int | None) -> tuple[FloatNetwork, CheckpointInfo]:
     """A trained network and its origin: a checkpoint of this project, an official or timm checkpoint (give `data` and
     `size`), `stress:CHECKPOINT`, a checkpoint of this project made hard to quantize (see `quant.stress`),
-    `efficientnet-lite0` with its ImageNet weights, or `random:NAME`, random weights for NAME in b0..b3 (give `size`).
+    `efficientnet-lite0` with its ImageNet weights, or `random:NAME`, random weights for NAME in
+    `quant.models.registry.MODELS` (give `size`).
     """
     if source == "efficientnet-lite0":
         return efficientnet_lite.load_efficientnet_lite0(), replace(
@@ -93,23 +95,26 @@ def load_model(source: str, data: str | None, size: int | None) -> tuple[FloatNe
         )
     if source.startswith("stress:"):
         model, info = load_model(source.removeprefix("stress:"), data, size)
+        if not isinstance(model, EfficientViT):
+            raise BundleError(f"stress: is for EfficientViT, whose expansions it widens; {source} is not one")
         images = _dataset(info, "train").sample(CALIBRATION_IMAGES)
         return widen_ranges(model, images, info.mean, info.std), replace(info, top1=None)
     if source.startswith("random:"):
         name = source.removeprefix("random:")
-        if name not in EFFICIENTVIT:
-            raise BundleError(f"no network called '{name}'; known are {', '.join(EFFICIENTVIT)}")
-        info = _imagenet_info(name, EFFICIENTVIT[name].num_classes, size or 224, data or "noise")
-        return random_model(EFFICIENTVIT[name], info.size, info.mean, info.std, info.seed), info
+        if name not in MODELS:
+            raise BundleError(f"no network called '{name}'; known are {', '.join(MODELS)}")
+        config = MODELS[name]
+        info = _imagenet_info(name, config.num_classes, size or getattr(config, "size", 224), data or "noise")
+        return random_model(config, info.size, info.mean, info.std, info.seed), info
     path = Path(source)
     if is_own_checkpoint(path):
         model, info = read_checkpoint(path)
-        return model, replace(info, size=size or info.size, data=data or info.data)
+        return at_size(model, size or info.size), replace(info, size=size or info.size, data=data or info.data)
     if data is None:
         raise BundleError(f"{source} does not say what data it is for; give --data FOLDER (and --size, default 224)")
-    model = load_checkpoint(path)
-    name = next(n for n, c in EFFICIENTVIT.items() if c.widths == model.config.widths)
-    info = _imagenet_info(name, model.config.num_classes, size or 224, data)
+    model = load_checkpoint(path, size=size)
+    config = model.config
+    info = _imagenet_info(model_name(config), config.num_classes, size or getattr(config, "size", 224), data)
     return model, replace(info, crop_ratio=evaluation_crop(path, info.size))
 
 

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from quant.data.image_folder import CROP_RATIO
-from quant.models.efficientvit import EFFICIENTVIT, EfficientViT, build_efficientvit
+from quant.models.registry import MODELS, Model, build_model
 
 __all__ = ["CheckpointError", "CheckpointInfo", "is_own_checkpoint", "read_checkpoint", "save_checkpoint"]
 
@@ -28,7 +28,7 @@ class CheckpointInfo:
 
     Parameters
     ----------
-    model : a key of ``EFFICIENTVIT``.
+    model : a key of ``MODELS``.
     num_classes : outputs of the last layer.
     size : height and width of the input in pixels.
     mean, std : per-channel normalisation constants for pixels scaled to 0..1.
@@ -53,7 +53,7 @@ class CheckpointInfo:
     crop_ratio: float = CROP_RATIO
 
 
-def save_checkpoint(path: Path | str, model: EfficientViT, info: CheckpointInfo) -> None:
+def save_checkpoint(path: Path | str, model: Model, info: CheckpointInfo) -> None:
     """Write weights (float32) and ``info`` to one safetensors file, atomically."""
     path = Path(path)
     tensors = {key: value.contiguous() for key, value in model.state_dict().items()}
@@ -79,7 +79,7 @@ def is_own_checkpoint(path: Path | str) -> bool:
         return False
 
 
-def read_checkpoint(path: Path | str) -> tuple[EfficientViT, CheckpointInfo]:
+def read_checkpoint(path: Path | str) -> tuple[Model, CheckpointInfo]:
     """Read a file written by ``save_checkpoint``; the model comes in evaluation mode.
 
     Raises
@@ -98,10 +98,10 @@ def read_checkpoint(path: Path | str) -> tuple[EfficientViT, CheckpointInfo]:
     if metadata.get("format") != FORMAT:
         raise CheckpointError(f"{path} was not written by vitsmith; read it with quant.models.loaders.load_checkpoint")
     info = _parse_info(path, metadata.get("info", ""))
-    model = build_efficientvit(info.model, info.num_classes)
     try:
+        model = build_model(info.model, info.num_classes, info.size)
         model.load_state_dict(tensors)
-    except RuntimeError as error:
+    except (ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} does not hold a whole {info.model}: {error}") from error
     return model.eval(), info
 
@@ -114,6 +114,6 @@ def _parse_info(path: Path, text: str) -> CheckpointInfo:
         info = CheckpointInfo(**values | {key: tuple(values[key]) for key in ("mean", "std")})
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{path} has damaged metadata ({error}); get it again") from error
-    if info.model not in EFFICIENTVIT:
+    if info.model not in MODELS:
         raise CheckpointError(f"{path} holds an unknown model {info.model!r}")
     return info

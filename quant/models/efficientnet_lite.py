@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from quant.data.cache import DEFAULT_CACHE, DataError, check_sha256
-from quant.graph import INPUT, FloatConv, FloatGraph, FloatNode, FloatPool
+from quant.graph import INPUT, Activation, FloatConv, FloatGraph, FloatNode, FloatPool
 
 __all__ = ["CLASSES", "CROP_RATIO", "MEAN", "SIZE", "STD", "load_efficientnet_lite0"]
 
@@ -76,11 +76,11 @@ class _Flattener:
     def __init__(self, tensors: dict[str, Tensor]) -> None:
         self.tensors = tensors
         self.nodes: list[FloatNode] = []
-        x = self._conv("stem.conv", "_conv_stem", "_bn0", INPUT, stride=2, relu6=True)
+        x = self._conv("stem.conv", "_conv_stem", "_bn0", INPUT, stride=2, activation="relu6")
         strides = [stride if index == 0 else 1 for blocks, stride in STAGES for index in range(blocks)]
         for index, stride in enumerate(strides):
             x = self._block(f"blocks.{index}", f"_blocks.{index}.", x, stride)
-        x = self._conv("head.conv", "_conv_head", "_bn1", x, relu6=True)
+        x = self._conv("head.conv", "_conv_head", "_bn1", x, activation="relu6")
         self.nodes.append(FloatPool(name="head.pool", inputs=(x,)))
         weight, bias = tensors["_fc.weight"][:, :, None, None], tensors["_fc.bias"]
         self.nodes.append(FloatConv(name="head.fc", inputs=("head.pool",), weight=weight, bias=bias))
@@ -88,8 +88,10 @@ class _Flattener:
     def _block(self, name: str, prefix: str, source: str, stride: int) -> str:
         x, channels = source, len(self.nodes[-1].weight)
         if f"{prefix}_expand_conv.weight" in self.tensors:
-            x = self._conv(f"{name}.inverted", f"{prefix}_expand_conv", f"{prefix}_bn0", x, relu6=True)
-        x = self._conv(f"{name}.depth", f"{prefix}_depthwise_conv", f"{prefix}_bn1", x, stride=stride, relu6=True)
+            x = self._conv(f"{name}.inverted", f"{prefix}_expand_conv", f"{prefix}_bn0", x, activation="relu6")
+        x = self._conv(
+            f"{name}.depth", f"{prefix}_depthwise_conv", f"{prefix}_bn1", x, stride=stride, activation="relu6"
+        )
         same = stride == 1 and len(self.tensors[f"{prefix}_project_conv.weight"]) == channels
         residual = source if same else None
         return self._conv(f"{name}.point", f"{prefix}_project_conv", f"{prefix}_bn2", x, residual=residual)
@@ -102,7 +104,7 @@ class _Flattener:
         x: str,
         *,
         stride: int = 1,
-        relu6: bool = False,
+        activation: Activation = None,
         residual: str | None = None,
     ) -> str:
         """A convolution with its batch norm folded into it."""
@@ -118,7 +120,7 @@ class _Flattener:
                 bias=bias.float(),
                 stride=stride,
                 groups=len(weight) if weight.shape[1] == 1 else 1,
-                relu6=relu6,
+                activation=activation,
             )
         )
         return name

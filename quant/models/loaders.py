@@ -1,12 +1,13 @@
-"""EfficientViT checkpoints made by others: the official files and timm's.
+"""Checkpoints made by others: the official files of EfficientViT, DeiT, and Swin, and timm's.
 
 Read: a state dict, flat or under ``state_dict`` or ``model``, with or without the prefix
-``module.``, in PyTorch's file format or in safetensors. timm's keys differ from the official ones in
-prefixes only. Pickles are read with ``weights_only=True``: no code in a file is run.
+``module.``, in PyTorch's file format or in safetensors. Official keys and timm's differ in prefixes only, in DeiT not
+at all. Pickles are read with ``weights_only=True``: no code in a file is run.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -16,7 +17,10 @@ from torch import Tensor
 
 from quant.data.image_folder import CROP_RATIO
 from quant.models.checkpoint import CheckpointError
-from quant.models.efficientvit import EFFICIENTVIT, EfficientViT, build_efficientvit
+from quant.models.deit import DEIT, DeiTConfig
+from quant.models.efficientvit import EFFICIENTVIT, EfficientViTConfig
+from quant.models.registry import MODELS, Config, Model, at_size, build, model_name
+from quant.models.swin import SWIN, SwinConfig
 
 __all__ = ["CheckpointError", "evaluation_crop", "load_checkpoint"]
 
@@ -33,20 +37,31 @@ TIMM_PREFIXES = (
 
 # timm evaluates checkpoints of more than this size on whole pictures, without the border that others crop off.
 TIMM_CROPPED_SIZE = 224
+#: of DeiT and Swin
+TRANSFORMER_CROP_RATIO = 0.9
 
+# Found in the networks of one family only.
 STEM_KEY = "backbone.input_stem.op_list.0.conv.weight"
-CLASSIFIER_KEY = "head.op_list.3.linear.weight"
-NAME_BY_STEM_WIDTH = {config.widths[0]: name for name, config in EFFICIENTVIT.items()}
+TOKEN_KEY = "cls_token"
+WINDOW_KEY = "layers.0.blocks.0.attn.relative_position_bias_table"
+
+# The original Swin files have the merging at the end of the stage before, and buffers that can be computed.
+ORIGINAL_SWIN_KEY = "layers.0.downsample.reduction.weight"
+SWIN_MERGING = re.compile(r"^layers\.(\d+)\.downsample\.")
+SWIN_BUFFERS = ("relative_position_index", "attn_mask")
 
 
-def load_checkpoint(path: Path | str, name: str | None = None, num_classes: int | None = None) -> EfficientViT:
-    """Load an official or a timm checkpoint of EfficientViT B0..B3.
+def load_checkpoint(
+    path: Path | str, name: str | None = None, num_classes: int | None = None, size: int | None = None
+) -> Model:
+    """Load an official or a timm checkpoint of EfficientViT B0..B3, DeiT, or Swin.
 
     Parameters
     ----------
     path : the file (.pt, .pth, .bin, .safetensors; told apart by content, not by name).
-    name : a key of ``EFFICIENTVIT``; found out from the tensors if not given.
+    name : a key of ``MODELS``; found out from the tensors if not given.
     num_classes : classes expected; found out from the tensors if not given.
+    size : height and width of the input; the one of training if not given. Positions of a DeiT are interpolated.
 
     Returns
     -------
@@ -57,21 +72,25 @@ def load_checkpoint(path: Path | str, name: str | None = None, num_classes: int 
     CheckpointError : the file is absent, damaged, not a checkpoint, or its tensors do not fit.
     """
     path = Path(path)
-    tensors = _official_keys(_state_dict(path, _read(path)))
-    name = name or _variant(path, tensors)
-    if num_classes is None:
-        num_classes = _shape(path, tensors, CLASSIFIER_KEY)[0]
-    model = build_efficientvit(name, num_classes)
-    _check_tensors(path, name, model.state_dict(), tensors)
-    # Strict but for the batch norms' step counters, which some files lack and inference ignores.
-    model.load_state_dict(tensors, strict=False)
-    return model.eval()
+    tensors = _known_keys(_state_dict(path, _read(path)))
+    try:
+        config = _config(path, tensors, name, num_classes)
+        model = build(config)
+        _check_tensors(path, model_name(config), model.state_dict(), tensors)
+        # Strict but for the batch norms' step counters, which some files lack and inference ignores.
+        model.load_state_dict(tensors, strict=False)
+        return at_size(model.eval(), size) if size else model.eval()
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
 
 
 def evaluation_crop(path: Path | str, size: int) -> float:
     """Crop ratio (see `quant.data.image_folder`) with which the makers of a checkpoint evaluate it at an input size."""
     path = Path(path)
-    from_timm = any(_official_key(key) != key for key in _state_dict(path, _read(path)))
+    tensors = _state_dict(path, _read(path))
+    if TOKEN_KEY in tensors or WINDOW_KEY in tensors:
+        return TRANSFORMER_CROP_RATIO
+    from_timm = any(_official_key(key) != key for key in tensors)
     return 1.0 if from_timm and size > TIMM_CROPPED_SIZE else CROP_RATIO
 
 
@@ -115,8 +134,10 @@ def _state_dict(path: Path, content: object) -> dict[str, Tensor]:
     return content
 
 
-def _official_keys(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename timm's keys; official ones stay as they are."""
+def _known_keys(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename keys to those of our models: official ones of EfficientViT, timm's of Swin."""
+    if WINDOW_KEY in tensors:
+        return _swin_keys(tensors)
     return {_official_key(key): value for key, value in tensors.items()}
 
 
@@ -128,20 +149,78 @@ def _official_key(key: str) -> str:
     return key
 
 
-def _variant(path: Path, tensors: dict[str, Tensor]) -> str:
+def _swin_keys(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    kept = {key: value for key, value in tensors.items() if not key.endswith(SWIN_BUFFERS)}
+    if ORIGINAL_SWIN_KEY not in kept:
+        return kept
+    heads = {"head.weight": "head.fc.weight", "head.bias": "head.fc.bias"}
+    return {
+        heads.get(key, SWIN_MERGING.sub(lambda m: f"layers.{int(m[1]) + 1}.downsample.", key)): value
+        for key, value in kept.items()
+    }
+
+
+def _config(path: Path, tensors: dict[str, Tensor], name: str | None, num_classes: int | None) -> Config:
+    """The sizes of the network whose tensors these are; `name` and `num_classes` go before what the tensors say."""
+    if TOKEN_KEY in tensors:
+        found, classifier = _deit(path, tensors), "head.weight"
+    elif WINDOW_KEY in tensors:
+        found, classifier = _swin(path, tensors), "head.fc.weight"
+    else:
+        found, classifier = _efficientvit(path, tensors), "head.op_list.3.linear.weight"
+    if name is not None and name != model_name(found):
+        found = _known(name)
+    return found.replace(num_classes=num_classes or _shape(path, tensors, classifier)[0])
+
+
+def _known(name: str) -> Config:
+    if name not in MODELS:
+        raise ValueError(f"no network is called {name!r}; choose one of {', '.join(MODELS)}")
+    return MODELS[name]
+
+
+def _efficientvit(path: Path, tensors: dict[str, Tensor]) -> EfficientViTConfig:
     width = _shape(path, tensors, STEM_KEY)[0]
-    if width not in NAME_BY_STEM_WIDTH:
-        raise CheckpointError(
-            f"{path} starts with {width} channels; EfficientViT B0..B3 start with {sorted(NAME_BY_STEM_WIDTH)}"
-        )
-    return NAME_BY_STEM_WIDTH[width]
+    for config in EFFICIENTVIT.values():
+        if config.widths[0] == width:
+            return config
+    known = sorted(config.widths[0] for config in EFFICIENTVIT.values())
+    raise CheckpointError(f"{path} starts with {width} channels; EfficientViT B0..B3 start with {known}")
 
 
-def _shape(path: Path, tensors: dict[str, Tensor], key: str) -> torch.Size:
-    if key not in tensors or tensors[key].ndim < 2:
+def _deit(path: Path, tensors: dict[str, Tensor]) -> DeiTConfig:
+    width, _, patch, _ = _shape(path, tensors, "patch_embed.proj.weight", 4)
+    depth, distilled = _count(tensors, r"blocks\.(\d+)\."), "dist_token" in tensors
+    for config in DEIT.values():
+        if (config.width, config.depth, config.patch, config.distilled) == (width, depth, patch, distilled):
+            patches = _shape(path, tensors, "pos_embed", 3)[1] - config.prefix
+            return config.replace(size=patch * math.isqrt(max(patches, 1)))
+    raise CheckpointError(
+        f"{path} has {depth} blocks of {width} channels on patches of {patch} pixels, which no known DeiT has"
+    )
+
+
+def _swin(path: Path, tensors: dict[str, Tensor]) -> SwinConfig:
+    width, _, patch, _ = _shape(path, tensors, "patch_embed.proj.weight", 4)
+    stages = _count(tensors, r"layers\.(\d+)\.")
+    depths = tuple(_count(tensors, rf"layers\.{stage}\.blocks\.(\d+)\.") for stage in range(stages))
+    window = (math.isqrt(_shape(path, tensors, WINDOW_KEY)[0]) + 1) // 2
+    for config in SWIN.values():
+        if (config.width, config.depths, config.patch) == (width, depths, patch):
+            return config.replace(window=window, size=config.size * window // config.window)
+    raise CheckpointError(f"{path} has stages of {depths} blocks, the first of {width} channels, which no Swin has")
+
+
+def _count(tensors: dict[str, Tensor], pattern: str) -> int:
+    """One more than the largest number in keys that start as `pattern` says."""
+    return 1 + max((int(found[1]) for found in (re.match(pattern, key) for key in tensors) if found), default=-1)
+
+
+def _shape(path: Path, tensors: dict[str, Tensor], key: str, dimensions: int = 2) -> torch.Size:
+    if key not in tensors or tensors[key].ndim < dimensions:
         raise CheckpointError(
-            f"{path} is not an EfficientViT B0..B3 classifier: it has no weight {key}; its tensors are "
-            f"{_some(list(tensors))}. Other networks, the L series among them, are not supported"
+            f"{path} is not an EfficientViT B0..B3, DeiT, or Swin classifier: it has no weight {key}; its tensors are "
+            f"{_some(list(tensors))}. Other networks, EfficientViT's L series among them, are not supported"
         )
     return tensors[key].shape
 
@@ -162,7 +241,7 @@ def _check_tensors(path: Path, name: str, expected: dict[str, Tensor], found: di
     texts = [f"{len(keys)} {problem}: {_some(keys)}" for problem, keys in problems.items() if keys]
     if texts:
         raise CheckpointError(
-            f"{path} does not fit EfficientViT {name.upper()}: {'; '.join(texts)}. "
+            f"{path} does not fit {name}: {'; '.join(texts)}. "
             "Check the variant and the class count, or get the file again"
         )
 

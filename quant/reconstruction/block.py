@@ -130,7 +130,7 @@ class _ConvLayer(nn.Module):
         padding = node.weight.shape[-1] // 2
         weight, self.share = self.rounding()
         linear = F.conv2d(x, weight, bias, node.stride, padding, groups=node.groups)
-        output = F.hardswish(linear) if node.activation else linear
+        output = F.hardswish(linear) if node.activation == "hardswish" else linear
         return output if residual is None else output + residual
 
     def learned(self) -> LearnedConv:

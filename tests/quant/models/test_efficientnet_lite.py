@@ -70,7 +70,7 @@ def test_relu6_is_what_clamped_codes_do(graph):
     assert min(signal_to_noise(head, network, image).values()) > 20
     for node in head.nodes:
         form = network.info["formats"][node.name]
-        if node.relu6:
+        if node.activation == "relu6":
             assert set(form["zero_point"]) == {0} and 255 * max(form["scale"]) <= 6.001
 
 

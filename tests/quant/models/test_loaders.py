@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from safetensors.torch import save_file
 
 from quant.models.efficientvit import EFFICIENTVIT, build_efficientvit
 from quant.models.loaders import CheckpointError, evaluation_crop, load_checkpoint
+from quant.models.registry import MODELS, build, build_model
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +119,7 @@ def test_tensors_that_do_not_fit_are_named(model, tmp_path, change, text):
 
 def test_wrong_variant_and_class_count_are_told(model, tmp_path):
     torch.save(model.state_dict(), tmp_path / "file.pt")
-    with pytest.raises(CheckpointError, match="does not fit EfficientViT B1"):
+    with pytest.raises(CheckpointError, match="does not fit b1"):
         load_checkpoint(tmp_path / "file.pt", name="b1")
     with pytest.raises(CheckpointError, match=r"linear.weight \(10, 1280\) instead of \(1000, 1280\)"):
         load_checkpoint(tmp_path / "file.pt", num_classes=1000)
@@ -125,7 +127,7 @@ def test_wrong_variant_and_class_count_are_told(model, tmp_path):
 
 def test_other_networks_are_refused(tmp_path):
     torch.save({"layer1.0.conv1.weight": torch.zeros(64, 64, 1, 1)}, tmp_path / "resnet.pt")
-    with pytest.raises(CheckpointError, match="not an EfficientViT B0..B3.*layer1.0.conv1.weight"):
+    with pytest.raises(CheckpointError, match="not an EfficientViT B0..B3, DeiT, or Swin.*layer1.0.conv1.weight"):
         load_checkpoint(tmp_path / "resnet.pt")
     wide = {"backbone.input_stem.op_list.0.conv.weight": torch.zeros(48, 3, 3, 3)}
     torch.save(wide, tmp_path / "wide.pt")
@@ -176,3 +178,73 @@ def test_code_in_a_pickle_is_not_run(tmp_path):
         with pytest.raises(CheckpointError, match="plain tensors"):
             load_checkpoint(tmp_path / name)
     assert not (tmp_path / "made").exists()
+
+
+# -- DeiT and Swin --
+
+
+def original_swin_state(state):
+    """timm's keys and tensors as the original files have them."""
+    original = {"layers.0.blocks.1.attn_mask": torch.zeros(4, 16, 16)}
+    for key, value in state.items():
+        if found := re.match(r"layers\.(\d+)\.(downsample\..*)", key):
+            key = f"layers.{int(found[1]) - 1}.{found[2]}"
+        original[key.replace("head.fc.", "head.")] = value
+        if key.endswith("relative_position_bias_table"):
+            original[key.replace("bias_table", "index")] = torch.zeros(16, 16, dtype=torch.int64)
+    return original
+
+
+@pytest.mark.parametrize("name", ["deit-cifar", "deit-cifar-distilled", "swin-cifar"])
+def test_transformers_load_in_every_form(tmp_path, name):
+    model = randomise(build_model(name, num_classes=7))
+    forms = {"timm.safetensors": lambda state, path: save_file(state, path), "wrapped.pth": FORMS["model.pth"]}
+    if name.startswith("swin"):
+        forms["original.pth"] = lambda state, path: torch.save({"model": original_swin_state(state)}, path)
+    for form, save in forms.items():
+        save(model.state_dict(), tmp_path / form)
+        loaded = load_checkpoint(tmp_path / form)
+        assert loaded.config == model.config and not loaded.training
+        assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in model.state_dict().items())
+        assert evaluation_crop(tmp_path / form, 32) == 0.9
+
+
+@pytest.mark.parametrize(("name", "key"), [("deit-cifar", "blocks.3.mlp.fc1.bias"), ("swin-cifar", "norm.weight")])
+def test_transformers_that_lack_something_are_told(tmp_path, name, key):
+    state = dict(build_model(name).state_dict())
+    del state[key]
+    torch.save(state, tmp_path / "file.pt")
+    with pytest.raises(CheckpointError, match=f"does not fit {name}: 1 missing: {key}"):
+        load_checkpoint(tmp_path / "file.pt")
+
+
+def test_other_transformers_are_told(tmp_path):
+    torch.save(build(MODELS["deit-cifar"].replace(depth=2)).state_dict(), tmp_path / "shallow.pt")
+    with pytest.raises(CheckpointError, match="has 2 blocks of 96 channels on patches of 4 pixels"):
+        load_checkpoint(tmp_path / "shallow.pt")
+    torch.save(build(MODELS["swin-cifar"].replace(depths=(2, 2, 1))).state_dict(), tmp_path / "shallow.pt")
+    with pytest.raises(CheckpointError, match=r"has stages of \(2, 2, 1\) blocks"):
+        load_checkpoint(tmp_path / "shallow.pt")
+    torch.save(build_model("deit-cifar").state_dict(), tmp_path / "whole.pt")
+    with pytest.raises(CheckpointError, match="no network is called 'deit-z'"):
+        load_checkpoint(tmp_path / "whole.pt", name="deit-z")
+
+
+@pytest.mark.parametrize("kept", [0.001, 0.9])
+def test_truncated_transformers_are_told(tmp_path, kept):
+    torch.save({"model": build_model("deit-cifar").state_dict()}, tmp_path / "file.pth")
+    data = (tmp_path / "file.pth").read_bytes()
+    (tmp_path / "file.pth").write_bytes(data[: int(kept * len(data))])
+    with pytest.raises(CheckpointError, match="cannot be read as a checkpoint"):
+        load_checkpoint(tmp_path / "file.pth")
+
+
+def test_sizes_come_from_the_tensors_and_can_be_changed(tmp_path):
+    torch.save(build_model("deit-cifar", size=48).state_dict(), tmp_path / "deit.pt")
+    assert load_checkpoint(tmp_path / "deit.pt").config.size == 48
+    assert load_checkpoint(tmp_path / "deit.pt", size=32).pos_embed.shape == (1, 65, 96)
+    wide = build(MODELS["swin-cifar"].replace(size=64, window=8))
+    torch.save(wide.state_dict(), tmp_path / "swin.pt")
+    assert load_checkpoint(tmp_path / "swin.pt").config == wide.config
+    with pytest.raises(CheckpointError, match="windows of 8 do not tile"):
+        load_checkpoint(tmp_path / "swin.pt", size=40)
