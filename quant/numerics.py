@@ -29,6 +29,10 @@ DIVISOR_BITS = 8  #: unsigned code of a uniformly quantized divisor
 RECIPROCAL_BITS = 15  #: fractional bits of a normalised reciprocal and of a reciprocal square root
 NORM_FRACTION_BITS = 12  #: fractional bits of a normalised LayerNorm element
 NORM_INDEX_BITS = 8  #: index bits of the reciprocal-square-root table (1 exponent parity bit, 7 mantissa bits)
+EXP_INDEX_BITS = 6  #: default index bits of the table of powers of two: so many fractional bits has an exponent
+EXP_FRACTION_BITS = 15  #: fractional bits of a power of two
+EXP_OCTAVE_BITS = 5  #: integer bits of an exponent: 2**-17 and less are 0 anyway
+STREAM_BITS = 16  #: signed codes of a residual stream, the default and the most
 
 
 class Operand(IntEnum):
@@ -163,12 +167,13 @@ def uniform_divisor(divisor: Tensor, multiplier: Tensor, shift: Tensor) -> Tenso
     return round_shift(divisor * multiplier, shift).clamp(*code_range(DIVISOR_BITS))
 
 
-def rsqrt_table() -> list[int]:
+def rsqrt_table(index_bits: int = NORM_INDEX_BITS) -> list[int]:
     """Reciprocal square roots of mantissas in [1, 4), 15 fractional bits.
 
-    Entry `parity * 128 + i` belongs to mantissas in `2**parity * [1 + i/128, 1 + (i+1)/128)`, taken at the centre.
+    With half = 2**(index_bits - 1), entry `parity * half + i` belongs to mantissas in
+    `2**parity * [1 + i/half, 1 + (i+1)/half)`, taken at the centre.
     """
-    half = 1 << (NORM_INDEX_BITS - 1)
+    half = 1 << (index_bits - 1)
     table = []
     for parity in (0, 1):
         for i in range(half):
@@ -178,22 +183,88 @@ def rsqrt_table() -> list[int]:
     return table
 
 
-def normalise(x: Tensor, epsilon: int) -> Tensor:
-    """LayerNorm without gain and bias, over the last dimension of n codes: (x - mean) / std with 12 fractional bits.
+def normalise(
+    x: Tensor, epsilon: int, *, dim: int = -1, centred: bool = True, index_bits: int = NORM_INDEX_BITS
+) -> Tensor:
+    """LayerNorm without gain and bias, over dimension `dim` of n codes: (x - mean) / std with 12 fractional bits.
 
     sum1 = sum(x), sum2 = sum(x*x), variance * n*n = n*sum2 - sum1**2 + epsilon (epsilon >= 1 code, scaled by n*n),
     element = round_shift((n*x - sum1) * rsqrt, 3 + exponent/2). The mean's zero-point cancels.
+    Not `centred`, sum1 is taken as 0: x over its root mean square, where x has no zero-point.
+
+    Ranges: for n <= 2**12 and 16-bit signed codes, n*sum2 <= 2**54, so the variance has 55 bits (epsilon is below
+    2**40), and `index_bits - 1 <= 8` bits more while its mantissa is taken: 63. |n*x - sum1| <= 2**28, times 2**15
+    less than 2**43. Elements are at most 2**12 * sqrt(n - 1) * (1 + 2**-8) < 2**19.
     """
     x = x.long()
-    n = x.shape[-1]
-    sum1, sum2 = x.sum(-1, keepdim=True), (x * x).sum(-1, keepdim=True)
+    n = x.shape[dim]
+    sum2 = (x * x).sum(dim, keepdim=True)
+    sum1 = x.sum(dim, keepdim=True) if centred else torch.zeros_like(sum2)
     variance = n * sum2 - sum1 * sum1 + epsilon
     exponent = floor_log2(variance)
-    mantissa_bits = NORM_INDEX_BITS - 1
+    mantissa_bits = index_bits - 1
     mantissa = ((variance << mantissa_bits) >> exponent) & ((1 << mantissa_bits) - 1)
     index = ((exponent & 1) << mantissa_bits) | mantissa
-    r = torch.tensor(rsqrt_table(), dtype=torch.int64)[index]
+    r = torch.tensor(rsqrt_table(index_bits), dtype=torch.int64)[index]
     return round_shift((n * x - sum1) * r, RECIPROCAL_BITS - NORM_FRACTION_BITS + (exponent >> 1))
+
+
+def exp_table(index_bits: int, fraction_bits: int = EXP_FRACTION_BITS) -> list[int]:
+    """Powers of two between 1 and 1/2: entry i is round(2**fraction_bits * 2**(-i / 2**index_bits)).
+
+    Every further bit of the index takes one square root of an integer of 128 bits; nothing else is rounded.
+    """
+    precision = 128
+    root, powers = 1 << (precision - 1), [1 << precision]
+    for _ in range(index_bits):
+        root = math.isqrt(root << precision)
+        powers = [x for power in powers for x in (power, power * root >> precision)]
+    return [((power >> (precision - fraction_bits - 1)) + 1) >> 1 for power in powers]
+
+
+def power(index: Tensor, index_bits: int, fraction_bits: int = EXP_FRACTION_BITS) -> Tensor:
+    """2**(-index / 2**index_bits) with `fraction_bits` fractional bits, of non-negative integers.
+
+    The low bits of the index choose a table entry, the others shift it: one table of an octave serves all.
+    """
+    index = index.clamp(max=(1 << (index_bits + EXP_OCTAVE_BITS)) - 1)
+    table = torch.tensor(exp_table(index_bits, fraction_bits), dtype=torch.int64)
+    entries = table.index_select(0, (index & ((1 << index_bits) - 1)).flatten()).reshape(index.shape)
+    return _round_shift_(entries, index >> index_bits)
+
+
+def softmax(
+    scores: Tensor,
+    multiplier: Tensor,
+    shift: Tensor,
+    *,
+    index_bits: int = EXP_INDEX_BITS,
+    mantissa_bits: int = 8,
+    masked: Tensor | None = None,
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Softmax over the last dimension: terms, and the normalised reciprocal (r, e) of their sum.
+
+    term = 2**-(index / 2**index_bits), 15 fractional bits, index = first_stage(largest - score): the row's maximum is
+    subtracted before anything is rounded, so that whatever is the same for all keys cancels exactly.
+    probability = term * r * 2**-(30 + e). The largest term is 1, so a sum is 2**15 at least, and e is 0 at least.
+
+    Parameters
+    ----------
+    scores : (..., keys), integers below 2**30, and fewer than 2**15 keys.
+    multiplier, shift : of the first stage, broadcastable; log2(e) times the real value of one unit of a score, times
+        2**index_bits, is multiplier / 2**shift.
+    masked : bool, broadcastable; these keys have the term 0 and no part in the maximum. Every row has others.
+    """
+    scores = scores.long()
+    if masked is not None:
+        scores = scores.masked_fill(masked, -(1 << 31))
+    distance = scores.amax(-1, keepdim=True) - scores
+    index = first_stage(distance, torch.zeros_like(multiplier), multiplier, shift)
+    terms = power(index, index_bits)
+    if masked is not None:
+        terms = terms.masked_fill_(masked, 0)
+    r, e = reciprocal(terms.sum(-1, keepdim=True), mantissa_bits)
+    return terms, (r, e - EXP_FRACTION_BITS)
 
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:
@@ -258,3 +329,51 @@ def dense(x: Tensor, weight: Tensor, stride: int, pad_value: Tensor) -> Tensor:
     columns = torch.stack(taps(x, weight.shape[-1], stride, pad_value), 2)  # (N, C, k*k, Ho, Wo)
     n, c, kk, h, w = columns.shape
     return pointwise(columns.reshape(n, c * kk, h, w), weight.reshape(weight.shape[0], -1))
+
+
+def patches(x: Tensor, size: int) -> Tensor:
+    """Squares of `size` x `size` pixels become pixels: (N, C, H, W) -> (N, C*size*size, H/size, W/size).
+
+    Channels lie as the weights of a convolution do: channel of x, row, column.
+    """
+    n, c, h, w = x.shape
+    squares = x.reshape(n, c, h // size, size, w // size, size).permute(0, 1, 3, 5, 2, 4)
+    return squares.reshape(n, c * size * size, h // size, w // size)
+
+
+def merge(x: Tensor) -> Tensor:
+    """2 x 2 pixels become one: (N, C, H, W) -> (N, 4*C, H/2, W/2).
+
+    First all channels of the upper left pixel, then of the lower left, upper right, and lower right one.
+    """
+    n, c, h, w = x.shape
+    squares = x.reshape(n, c, h // 2, 2, w // 2, 2).permute(0, 5, 3, 1, 2, 4)
+    return squares.reshape(n, 4 * c, h // 2, w // 2)
+
+
+def split_windows(x: Tensor, window: int, shift: int) -> Tensor:
+    """Tokens of every window: (N, C, H, W) -> (N, windows, C, window*window), all in raster order.
+
+    Pixel (y, x) of the windows' map is pixel (y + shift, x + shift) of the given one, around its edges.
+    """
+    n, c, h, w = x.shape
+    x = x.roll((-shift, -shift), (2, 3)).reshape(n, c, h // window, window, w // window, window)
+    return x.permute(0, 2, 4, 1, 3, 5).reshape(n, h // window * (w // window), c, window * window)
+
+
+def join_windows(x: Tensor, window: int, shift: int, height: int, width: int) -> Tensor:
+    """Undo `split_windows`: (N, windows, C, window*window) -> (N, C, height, width)."""
+    n, c = x.shape[0], x.shape[2]
+    x = x.reshape(n, height // window, width // window, c, window, window).permute(0, 3, 1, 4, 2, 5)
+    return x.reshape(n, c, height, width).roll((shift, shift), (2, 3))
+
+
+def window_mask(height: int, width: int, window: int, shift: int) -> Tensor:
+    """Which tokens of a window do not see each other, because the cyclic shift brought them together: bool
+    (windows, tokens, tokens)."""
+    regions = torch.zeros(1, 1, height, width, dtype=torch.int64)
+    # What went around an edge lies, in the windows' map, behind the last window's first `window - shift` pixels.
+    regions[:, :, :shift] += 1
+    regions[:, :, :, :shift] += 2
+    regions = split_windows(regions, window, shift)[0, :, 0]
+    return regions[:, :, None] != regions[:, None, :]
