@@ -7,9 +7,36 @@ from compiler.errors import CompileError, Obstacle
 from compiler.shapes import Shape
 from hw.config import AcceleratorConfig
 from quant import numerics
-from quant.integer_network import AveragePool, Conv, Input, IntegerNetwork, LayerNorm, LinearAttention, Node, Requant
+from quant.integer_network import (
+    AveragePool,
+    Conv,
+    Input,
+    IntegerNetwork,
+    LayerNorm,
+    LinearAttention,
+    Merge,
+    Node,
+    PatchConv,
+    Rectify,
+    Requant,
+    Select,
+    SoftmaxAttention,
+    Tokens,
+)
 
 __all__ = ["check_network"]
+
+RUN_ELSEWHERE = "`IntegerNetwork.run` computes it; accelerators run EfficientViT"
+
+#: what the accelerator does not do
+UNSUPPORTED = {
+    PatchConv: "a convolution of patches",
+    Tokens: "learned tokens and positions",
+    Merge: "the merging of pixels",
+    Select: "a choice of tokens",
+    Rectify: "the rectification of queries and keys",
+    SoftmaxAttention: "softmax attention",
+}
 
 
 def check_network(network: IntegerNetwork, config: AcceleratorConfig, shapes: dict[str, Shape], batch: int = 1) -> None:
@@ -28,6 +55,9 @@ def _node_obstacles(
         if not condition:
             yield Obstacle(node.name, why, what_to_do)
 
+    if type(node) in UNSUPPORTED:
+        yield Obstacle(node.name, f"no engine for {UNSUPPORTED[type(node)]}", RUN_ELSEWHERE)
+        return
     shape = shapes[node.name]
     groups = ceil(shape.width / config.pixels)
     yield from unless(
@@ -65,6 +95,11 @@ def _node_obstacles(
             1 <= node.epsilon < 1 << 40 and shapes[node.inputs[0]].channels < 1 << 12,
             f"epsilon {node.epsilon} or {shapes[node.inputs[0]].channels} channels out of range",
             "use 1 <= epsilon < 2**40 and fewer than 4096 channels",
+        )
+        yield from unless(
+            shape.height == shape.width == 1 and not network.widths()[node.inputs[0]].signed,
+            f"its input is a map of {shape.height} x {shape.width} pixels, or signed",
+            RUN_ELSEWHERE,
         )
 
 

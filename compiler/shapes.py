@@ -3,7 +3,19 @@
 from dataclasses import dataclass
 
 from compiler.errors import CompileError, Obstacle
-from quant.integer_network import AveragePool, Conv, Input, IntegerNetwork, LinearAttention
+from quant.integer_network import (
+    AveragePool,
+    Conv,
+    Input,
+    IntegerNetwork,
+    LinearAttention,
+    Merge,
+    Node,
+    PatchConv,
+    Select,
+    SoftmaxAttention,
+    Tokens,
+)
 
 __all__ = ["Shape", "infer_shapes"]
 
@@ -38,5 +50,22 @@ def infer_shapes(network: IntegerNetwork) -> dict[str, Shape]:
             channels = sum(shapes[name].channels for name in node.inputs) // 3
         elif isinstance(node, AveragePool):
             height = width = 1
+        else:
+            channels, height, width = _transformer_shape(node, source)
         shapes[node.name] = Shape(channels, height, width)
     return shapes
+
+
+def _transformer_shape(node: Node, source: Shape) -> tuple[int, int, int]:
+    channels, height, width = source.channels, source.height, source.width
+    if isinstance(node, PatchConv):
+        return len(node.weight), height // node.kernel, width // node.kernel
+    if isinstance(node, Tokens):
+        return channels, 1, node.tokens.shape[1] + height * width
+    if isinstance(node, Merge):
+        return 4 * channels, height // 2, width // 2
+    if isinstance(node, Select):
+        return len(node.tokens) * channels, 1, 1
+    if isinstance(node, SoftmaxAttention):
+        return channels // 3, height, width
+    return channels, height, width

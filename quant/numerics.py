@@ -29,6 +29,7 @@ DIVISOR_BITS = 8  #: unsigned code of a uniformly quantized divisor
 RECIPROCAL_BITS = 15  #: fractional bits of a normalised reciprocal and of a reciprocal square root
 NORM_FRACTION_BITS = 12  #: fractional bits of a normalised LayerNorm element
 NORM_INDEX_BITS = 8  #: index bits of the reciprocal-square-root table (1 exponent parity bit, 7 mantissa bits)
+NORM_ELEMENTS = 1 << 12  #: the most elements that a normalisation takes
 EXP_INDEX_BITS = 6  #: default index bits of the table of powers of two: so many fractional bits has an exponent
 EXP_FRACTION_BITS = 15  #: fractional bits of a power of two
 EXP_OCTAVE_BITS = 5  #: integer bits of an exponent: 2**-17 and less are 0 anyway
@@ -192,9 +193,9 @@ def normalise(
     element = round_shift((n*x - sum1) * rsqrt, 3 + exponent/2). The mean's zero-point cancels.
     Not `centred`, sum1 is taken as 0: x over its root mean square, where x has no zero-point.
 
-    Ranges: for n <= 2**12 and 16-bit signed codes, n*sum2 <= 2**54, so the variance has 55 bits (epsilon is below
-    2**40), and `index_bits - 1 <= 8` bits more while its mantissa is taken: 63. |n*x - sum1| <= 2**28, times 2**15
-    less than 2**43. Elements are at most 2**12 * sqrt(n - 1) * (1 + 2**-8) < 2**19.
+    Ranges: for n <= NORM_ELEMENTS and 16-bit signed codes, n*sum2 <= 2**54, so the variance has 55 bits (epsilon is
+    below 2**40), and `index_bits - 1 <= 8` bits more while its mantissa is taken: 63. |n*x - sum1| <= 2**28, times
+    2**15 less than 2**43. Elements are at most 2**12 * sqrt(n - 1) * (1 + 2**-8) < 2**19.
     """
     x = x.long()
     n = x.shape[dim]

@@ -14,6 +14,7 @@ from sim.compare import compare_frame, first_mismatch
 from sim.interpreter import Interpreter
 from tests.configs import ALL, NARROW, ODD, SMALL, TALL, WIDE, quantizer_settings
 from tests.quant.support import tiny_network
+from tests.quant.test_transformer_nodes import transformer
 
 CASES = [(SMALL, 32), (SMALL, 96), (WIDE, 64), (TALL, 160), (ODD, 32), (NARROW, 64), (CONFIGS["base"], 96)]
 
@@ -112,6 +113,14 @@ def test_heads_that_do_not_fill_tiles_are_named() -> None:
     config = SMALL.replace(in_lanes=32, out_lanes=32, stream_bits=512)
     with pytest.raises(CompileError, match="do not fill whole tiles"):
         compile_network(network, config)
+
+
+def test_transformers_are_refused_node_by_node() -> None:
+    with pytest.raises(CompileError, match="accelerators run EfficientViT") as caught:
+        compile_network(transformer(), SMALL)
+    reasons = {o.node: o.why for o in caught.value.obstacles}
+    assert reasons["a"] == "no engine for softmax attention" and "16 signed bits" in reasons["proj"]
+    assert set(reasons) >= {"patch", "tokens", "norm", "rectify", "select", "merge"}
 
 
 def test_saved_programs_are_checked(tmp_path) -> None:
