@@ -18,29 +18,62 @@ from torch import Tensor
 from quant import numerics
 from quant.attention import divisor_steps, state_units
 from quant.config import QuantizerConfig
-from quant.equalize import Reader, attention_format, equalized_format
-from quant.graph import INPUT, FloatAttention, FloatConv, FloatGraph, FloatLayerNorm, FloatNode, FloatPool
-from quant.integer_network import AveragePool, Conv, Input, LayerNorm, LinearAttention, Node, Requant
+from quant.equalize import Reader, attention_format, equalized_format, softmax_format
+from quant.graph import (
+    INPUT,
+    FloatAttention,
+    FloatConv,
+    FloatGraph,
+    FloatLayerNorm,
+    FloatMerge,
+    FloatNode,
+    FloatPool,
+    FloatRectify,
+    FloatSelect,
+    FloatSoftmaxAttention,
+    FloatTokens,
+)
+from quant.integer_network import (
+    AveragePool,
+    Conv,
+    Input,
+    LayerNorm,
+    LinearAttention,
+    Merge,
+    Node,
+    PatchConv,
+    Rectify,
+    Requant,
+    Select,
+    SoftmaxAttention,
+    Tokens,
+)
 from quant.numerics import Operand
 from quant.observers import Extremes, affine_range
 from quant.reconstruction.learned import Learned
 from quant.scales import (
     BIAS_LIMIT,
+    LARGEST_FACTOR,
     AffineFormat,
     fitted_unit,
     fixed_point,
+    gelu_table,
     hardswish_table,
     per_filter,
     quantize_weight,
     shared_fixed_point,
     signed_fixed_point,
 )
+from quant.softmax import exponents, probability_format, probability_requant, relative_bias
+from quant.streams import consumers, is_stream
 from quant.trio_vit import migrated_format, shifted_format
 
-__all__ = ["Builder", "QuantizationError", "map_format"]
+__all__ = ["Builder", "QuantizationError", "map_format", "probabilities_of"]
 
 #: the largest calibrated class score takes this part of the 16-bit range
 SCORE_SHARE = 0.5
+#: likewise the largest value of a residual stream, of the range of its codes
+STREAM_SHARE = 0.5
 #: guard bits of a residual sum, where the 24-bit stage has room for them
 GUARD_BITS = 12
 #: fractional bits of an attention's quotients: at least so many that shift and divisor's exponent stay in range
@@ -56,9 +89,12 @@ class QuantizationError(ValueError):
 
 
 def map_format(graph: FloatGraph, node: FloatNode, config: QuantizerConfig) -> str:
-    """How a node's output gets its scales: the field of the configuration that is in charge of it, or "tensor"."""
-    readers = graph.readers[node.name]
-    if any(isinstance(reader, FloatAttention) for reader in readers):
+    """How a node's output gets its scales: the field of the configuration that is in charge of it, "tensor", or
+    "stream"."""
+    if is_stream(graph, node):
+        return "stream"
+    readers = [reader for reader, _ in consumers(graph, node)]
+    if any(isinstance(reader, (FloatAttention, FloatSoftmaxAttention)) for reader in readers):
         return config.attention_input
     if isinstance(node, FloatPool) or not readers or not all(isinstance(reader, FloatConv) for reader in readers):
         return "tensor"
@@ -67,6 +103,11 @@ def map_format(graph: FloatGraph, node: FloatNode, config: QuantizerConfig) -> s
     if isinstance(node, FloatConv) and node.is_depthwise and node.activation == "hardswish":
         return config.second_pointwise_input
     return config.pointwise_input
+
+
+def probabilities_of(node: FloatSoftmaxAttention | SoftmaxAttention) -> str:
+    """The name under which the probabilities inside an attention have a format."""
+    return f"{node.name}.attention"
 
 
 class Builder:
@@ -122,26 +163,34 @@ class Builder:
             FloatAttention: self._attention,
             FloatPool: self._pool,
             FloatLayerNorm: self._layer_norm,
+            FloatTokens: self._tokens,
+            FloatMerge: self._merge,
+            FloatSelect: self._select,
+            FloatRectify: self._rectify,
+            FloatSoftmaxAttention: self._softmax_attention,
         }
         try:
             made = makers[type(node)](node)
         except ValueError as error:
             raise QuantizationError(f"{node.name}: {error}") from error
         sources = [self.codes[name] for name in made.inputs]
-        if isinstance(made, Conv) and self.config.bias_correction and node.name not in self.learned.convs:
+        correctable = isinstance(made, (Conv, PatchConv, SoftmaxAttention)) and node.name not in self.learned.convs
+        if correctable and self.config.bias_correction:
             made = self._corrected(made, sources, tensors)
         self.nodes.append(made)
         batches = zip(*(source.split(SAMPLE_BATCH) for source in sources))
         codes = torch.cat([made.run(*batch) for batch in batches])
-        self.codes[made.name] = codes if node is self.graph.nodes[-1] else codes.to(torch.uint8)
+        self.codes[made.name] = stored_codes(codes, self.formats[made.name])
         for name in made.inputs:
             if self.graph.readers[name][-1] is node:
                 del self.codes[name]
 
-    def _corrected(self, node: Conv, sources: Sequence[Tensor], tensors: dict[str, Tensor]) -> Conv:
+    def _corrected(
+        self, node: Conv | PatchConv | SoftmaxAttention, sources: Sequence[Tensor], tensors: dict[str, Tensor]
+    ) -> Conv | PatchConv | SoftmaxAttention:
         """Shift the biases by the mean error that the codes so far cause (bias correction, Nagel et al., ICCV 2019)."""
         source, *residual = sources
-        wanted = tensors["linear"]
+        wanted = tensors["output" if isinstance(node, SoftmaxAttention) else "linear"]
         if residual:
             # What the sum lacks, so that errors do not pile up along the residual path.
             wanted = tensors["output"] - self.formats[node.inputs[1]].dequantize(residual[0])
@@ -154,7 +203,7 @@ class Builder:
 
     # -- convolutions --
 
-    def _conv(self, node: FloatConv) -> Conv:
+    def _conv(self, node: FloatConv) -> Conv | PatchConv:
         source = self.formats[node.inputs[0]]
         # Scales of input channels move into the weights; the codes then count in units of the filter's own scale.
         scale = per_filter(source.scale, node.weight, node.groups)
@@ -172,24 +221,41 @@ class Builder:
         self.units[node.name] = unit
         folded = (codes.long() * per_filter(source.zero, codes, node.groups)).sum((1, 2, 3))
         steps = torch.round(bias / unit).clamp(-BIAS_LIMIT, BIAS_LIMIT).long()
+        requant = self._conv_requant(node, unit, steps - folded)
+        if node.padding is None and codes.shape[-1] > 1:
+            return self._patch_conv(node, codes, requant)
         return Conv(
             name=node.name,
             inputs=node.inputs,
             weight=codes,
-            requant=self._conv_requant(node, unit, steps - folded),
+            requant=requant,
             pad_value=source.zero.expand(codes.shape[1] * node.groups).clone(),
             stride=node.stride,
             groups=node.groups,
             weight_bits=self.config.weight_bits_of(node.name),
         )
 
+    def _patch_conv(self, node: FloatConv, codes: Tensor, requant: Requant) -> PatchConv:
+        if node.groups > 1 or node.stride != codes.shape[-1]:
+            raise ValueError("a convolution without padding must be one of patches: stride = kernel, one group")
+        return PatchConv(
+            name=node.name,
+            inputs=node.inputs,
+            weight=codes,
+            requant=requant,
+            weight_bits=self.config.weight_bits_of(node.name),
+        )
+
     def _conv_requant(self, node: FloatConv, unit: Tensor, bias: Tensor) -> Requant:
-        if node.activation == "hardswish":
+        if node.activation in TABLES:
             return self._activation_requant(node, unit, bias)
         if len(node.inputs) == 2:
             return self._residual_requant(node, unit, bias)
+        return self._plain_requant(node, unit, bias)
+
+    def _plain_requant(self, node: FloatNode, unit: Tensor, bias: Tensor) -> Requant:
         form = self._scores_format(node) if node is self.graph.nodes[-1] else self._output_format(node)
-        multiplier, shift = fixed_point(unit / form.scale)
+        multiplier, shift = signed_fixed_point(unit / form.scale)
         return self._requant(node, form, bias=bias, multiplier=multiplier, shift=shift)
 
     def _activation_requant(self, node: FloatConv | FloatLayerNorm, unit: Tensor, bias: Tensor) -> Requant:
@@ -197,8 +263,9 @@ class Builder:
         linear = self.observers[node.name, "linear"]
         # Pre-activations beyond the range of the output would only be clamped.
         largest = float((form.scale * ((1 << form.bits) - 1 - form.zero)).max())
-        high = min(float(linear.maximum.max()), _inverse_hardswish(largest))
-        table = hardswish_table(high, self.config.table_index_bits)
+        make_table, inverse = TABLES[node.activation]
+        high = min(float(linear.maximum.max()), inverse(largest))
+        table = make_table(high, self.config.table_index_bits)
         multiplier, shift = signed_fixed_point(unit / table.index_scale)
         multiplier2, shift2 = shared_fixed_point(table.value_scale / form.scale)
         # The scale is whatever the integers make it, so rounding the multiplier costs nothing.
@@ -222,15 +289,20 @@ class Builder:
         smallest = float(form.scale.min())
         reach = max(float(linear.maximum.max()), -float(linear.minimum.min()), smallest) / smallest
         ratio = residual.scale / form.scale
-        # The stage may reach a quarter of its range, the multiplier must fit.
+        # The stage may reach a quarter of its range, the multipliers must fit.
         guard = min(
             GUARD_BITS,
             numerics.STAGE_BITS - 3 - math.ceil(math.log2(reach)),
             numerics.MULTIPLIER2_BITS - 1 - math.floor(math.log2(float(ratio.max()))),
+            math.floor(math.log2(LARGEST_FACTOR / float((unit / form.scale).max().clamp(min=1e-9)))),
         )
         guard = max(guard, 0)
-        multiplier, shift = fixed_point(unit / form.scale * 2**guard)
         multiplier2 = torch.round(ratio * 2**guard).long()
+        if form.signed:
+            # A stream's scale is what makes the second multiplier exact: nothing is lost along the residual path.
+            multiplier2 = torch.floor(ratio * 2**guard).long().clamp(min=1)
+            form = replace(form, scale=residual.scale * 2.0**guard / multiplier2)
+        multiplier, shift = fixed_point(unit / form.scale * 2**guard)
         if int(multiplier2.max()) >= 1 << numerics.MULTIPLIER2_BITS:
             raise ValueError(f"the residual's scale is {float(ratio.max()):g} times that of the sum")
         return self._requant(
@@ -310,7 +382,7 @@ class Builder:
     def _pool(self, node: FloatPool) -> AveragePool:
         form, source = self._output_format(node), self.formats[node.inputs[0]]
         self.formats[node.name] = form
-        pixels = self._pixels(node)
+        pixels = self.codes[node.inputs[0]][0, 0].numel()
         multiplier, shift = fixed_point(source.scale / (form.scale * pixels))
         return AveragePool(
             name=node.name,
@@ -324,27 +396,100 @@ class Builder:
 
     def _layer_norm(self, node: FloatLayerNorm) -> LayerNorm:
         source = self.formats[node.inputs[0]]
-        gain, shift = node.weight.double(), node.bias.double()
-        one = 1 << numerics.NORM_FRACTION_BITS
-        # A gain that is next to nothing beside its shift would make the bias too large.
-        least = shift.abs() * one / BIAS_LIMIT
-        gain = torch.where(gain.abs() < least, torch.where(gain < 0, -least, least), gain)
-        bias = torch.where(gain == 0, 0.0, shift * one / torch.where(gain == 0, 1.0, gain))
-        epsilon = round(node.epsilon * len(gain) ** 2 / float(source.scale) ** 2)
+        unit, bias = _norm_steps(node.weight, node.bias)
+        make = self._activation_requant if node.activation else self._plain_requant
         return LayerNorm(
             name=node.name,
             inputs=node.inputs,
-            epsilon=min(max(epsilon, 1), EPSILON_LIMIT - 1),
-            requant=self._activation_requant(node, gain / one, torch.round(bias).long()),
+            epsilon=_norm_epsilon(node.epsilon, len(unit), source),
+            requant=make(node, unit, bias),
         )
 
-    def _pixels(self, node: FloatPool) -> int:
-        """Pixels of the map that is pooled: the input's size, halved by every convolution of stride 2, squared."""
-        size = self.nodes[0].size
-        for conv in self.nodes:
-            if isinstance(conv, Conv) and conv.stride == 2:
-                size = (size - 1) // 2 + 1
-        return size * size
+    # -- transformers --
+
+    def _tokens(self, node: FloatTokens) -> Tokens:
+        form = self.formats[node.inputs[0]]
+        self.formats[node.name] = form
+        count = node.tokens.shape[1]
+
+        def codes(values: Tensor) -> Tensor:
+            return form.quantize(values[None])[0]
+
+        return Tokens(
+            name=node.name,
+            inputs=node.inputs,
+            tokens=codes(node.tokens + node.positions[:, :count]),
+            positions=codes(node.positions[:, count:]),
+            bits=form.bits,
+        )
+
+    def _merge(self, node: FloatMerge) -> Merge:
+        self.formats[node.name] = self._repeated(node, 4)
+        return Merge(name=node.name, inputs=node.inputs)
+
+    def _select(self, node: FloatSelect) -> Select:
+        self.formats[node.name] = self._repeated(node, len(node.tokens))
+        return Select(name=node.name, inputs=node.inputs, tokens=node.tokens)
+
+    def _repeated(self, node: FloatNode, times: int) -> AffineFormat:
+        """The input's format, so many times side by side."""
+        form = self.formats[node.inputs[0]]
+        return (
+            form
+            if len(form.scale) == 1
+            else replace(form, scale=form.scale.repeat(times), zero=form.zero.repeat(times))
+        )
+
+    def _rectify(self, node: FloatRectify) -> Rectify:
+        source = self.formats[node.inputs[0]]
+        unit, bias = _norm_steps(node.gain, node.shift)
+        values = len(unit) // 2
+        unit = torch.cat((unit, source.scale.expand(values)))
+        return Rectify(
+            name=node.name,
+            inputs=node.inputs,
+            heads=node.heads,
+            epsilon=_norm_epsilon(node.epsilon, values // node.heads, source),
+            requant=self._plain_requant(node, unit, torch.cat((bias, torch.zeros(values, dtype=torch.int64)))),
+            centred=node.centred,
+        )
+
+    def _softmax_attention(self, node: FloatSoftmaxAttention) -> SoftmaxAttention:
+        source = self.formats[node.inputs[0]].expand(self.codes[node.inputs[0]].shape[1])
+        queries, keys, values = source.scale.reshape(3, node.heads, -1)
+        score_unit = node.scale * (queries * keys)[:, 0]
+        multiplier, shift = exponents(score_unit, self.config.exp_index_bits)
+        name = probabilities_of(node)
+        probability, self.formats[name] = probability_requant(self._probability_format(node))
+        unit = (self.formats[name].scale[:, None] * values).flatten()
+        middle = 1 << (source.bits - 1)
+        # Probabilities add up to 1, so the zero-points of v are constants in the output.
+        offset = (middle - source.zero.chunk(3)[2]) * values.flatten()
+        requant = self._plain_requant(node, unit, torch.round(offset / unit).long())
+        self.units[node.name] = unit
+        return SoftmaxAttention(
+            name=node.name,
+            inputs=node.inputs,
+            heads=node.heads,
+            query_zero=source.zero.chunk(3)[0].clone(),
+            exponent_multiplier=multiplier,
+            exponent_shift=shift,
+            probability=probability,
+            requant=requant,
+            bits=source.bits,
+            index_bits=self.config.exp_index_bits,
+            mantissa_bits=self.config.divisor_mantissa_bits,
+            window=node.window,
+            window_shift=node.shift,
+            bias=None if node.bias is None else relative_bias(node.bias, score_unit),
+        )
+
+    def _probability_format(self, node: FloatSoftmaxAttention) -> AffineFormat:
+        name = probabilities_of(node)
+        if name in self.learned.formats:
+            return self.learned.formats[name]
+        watched = self.observers[node.name, "attention"] if self.config.probabilities == "head" else None
+        return probability_format(watched, node.heads, self.config.act_bits_of(name), self.config.observer)
 
     # -- formats and records --
 
@@ -353,13 +498,19 @@ class Builder:
             return self.learned.formats[node.name]
         config, histogram = self.config, self.observers[node.name, "output"]
         kind, bits = map_format(self.graph, node, config), config.act_bits_of(node.name)
+        if kind == "stream":
+            return self._stream_format(node)
         if kind == "tensor":
             return AffineFormat.from_range(*affine_range(histogram, bits, config.observer), bits)
         if kind != "channel":
             chosen = {"migration": migrated_format, "shift": shifted_format}[kind]
             return chosen(histogram, bits, search=config.observer == "mse")
-        readers = self.graph.readers[node.name]
+        readers = [
+            _direct(reader, seen, node.name, len(histogram.counts)) for reader, seen in consumers(self.graph, node)
+        ]
         attention = [reader for reader in readers if isinstance(reader, FloatAttention)]
+        if any(isinstance(reader, FloatSoftmaxAttention) for reader in readers):
+            return softmax_format(histogram, readers[0].heads, bits=bits, observer=config.observer)
         if attention:
             return attention_format(
                 histogram,
@@ -378,11 +529,17 @@ class Builder:
         )
 
     def _scores_format(self, node: FloatNode) -> AffineFormat:
+        return AffineFormat.symmetric(self._largest(node) / SCORE_SHARE, numerics.OPERAND_BITS)
+
+    def _stream_format(self, node: FloatNode) -> AffineFormat:
+        """Of a stream, and of what is made of it in the same scale."""
+        made = [reader for reader in self.graph.readers[node.name] if isinstance(reader, FloatTokens)]
+        largest = max(self._largest(x) for x in (node, *made))
+        return AffineFormat.symmetric(largest / STREAM_SHARE, self.config.stream_bits)
+
+    def _largest(self, node: FloatNode) -> float:
         observer = self.observers[node.name, "output"]
-        largest = max(float(observer.maximum), -float(observer.minimum)) or 1.0
-        codes = (1 << (numerics.OPERAND_BITS - 1)) - 1
-        scale = torch.tensor([largest / (SCORE_SHARE * codes)], dtype=torch.float64)
-        return AffineFormat(scale, torch.zeros(1, dtype=torch.int64), numerics.OPERAND_BITS, signed=True)
+        return max(float(observer.maximum), -float(observer.minimum)) or 1.0
 
     def _requant(
         self,
@@ -431,6 +588,43 @@ def _noise_reader(node: FloatConv, name: str, channels: int, config: QuantizerCo
     return Reader(full.square().sum((0, 2)), weight, config.weight_bits_of(node.name))
 
 
+def stored_codes(codes: Tensor, form: AffineFormat) -> Tensor:
+    """Codes in the smallest type that holds them."""
+    return codes.to(torch.int16 if form.signed else torch.uint8)
+
+
+def _direct(reader: FloatNode, seen: str, name: str, channels: int) -> FloatNode:
+    """What reads the tensor `seen`, tokens of `name` side by side, as a reader of `name`."""
+    if seen == name:
+        return reader
+    return replace(reader, inputs=(name,), weight=reader.weight.reshape(-1, channels, 1, 1))
+
+
+def _norm_epsilon(epsilon: float, elements: int, source: AffineFormat) -> int:
+    """The integer that `numerics.normalise` adds, for a tensor of one scale."""
+    return min(max(round(epsilon * elements**2 / float(source.scale) ** 2), 1), EPSILON_LIMIT - 1)
+
+
+def _norm_steps(gain: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """Real value of one unit of a normalised element, and the integer to add to it, of each channel."""
+    gain, shift = gain.double(), shift.double()
+    one = 1 << numerics.NORM_FRACTION_BITS
+    # A gain that is next to nothing beside its shift would make the bias too large.
+    least = shift.abs() * one / BIAS_LIMIT
+    gain = torch.where(gain.abs() < least, torch.where(gain < 0, -least, least), gain)
+    bias = torch.where(gain == 0, 0.0, shift * one / torch.where(gain == 0, 1.0, gain))
+    return gain / one, torch.round(bias).long()
+
+
 def _inverse_hardswish(y: float) -> float:
     """The non-negative x with hardswish(x) = y >= 0."""
     return y if y >= 3.0 else (math.sqrt(9.0 + 24.0 * y) - 3.0) / 2.0
+
+
+def _inverse_gelu(y: float) -> float:
+    """An x that is not below the one with gelu(x) = y >= 0: a value is at most 0.17 below its argument."""
+    return y + 0.17
+
+
+#: of an activation function, the table, and from which argument on its value is beyond a given one
+TABLES = {"hardswish": (hardswish_table, _inverse_hardswish), "gelu": (gelu_table, _inverse_gelu)}

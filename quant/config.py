@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from quant.numerics import EXP_INDEX_BITS, STREAM_BITS
 from quant.observers import OBSERVERS
 
 __all__ = ["QuantizerConfig", "Reconstruction"]
@@ -21,6 +22,8 @@ Scales = Literal["tensor", "channel"]
 StateScales = Literal["tensor", "head"]
 #: of the attention: the normalised reciprocal of the exact divisor, or that of its 8-bit code (no hardware does this)
 Divisor = Literal["reciprocal", "uniform"]
+#: of the softmax's probabilities: codes of 0 to 1, or for each head those that occur
+ProbabilityScales = Literal["one", "head"]
 
 _CHOICES = {
     "observer": OBSERVERS,
@@ -30,6 +33,7 @@ _CHOICES = {
     "attention_input": get_args(Scales),
     "attention_state": get_args(StateScales),
     "divisor": get_args(Divisor),
+    "probabilities": get_args(ProbabilityScales),
 }
 LAYER_BITS = (2, 8)
 _RANGES = {
@@ -38,6 +42,8 @@ _RANGES = {
     "state_bits": (2, 8),
     "divisor_mantissa_bits": (0, 10),
     "table_index_bits": (4, 12),
+    "exp_index_bits": (0, 10),
+    "stream_bits": (8, 16),
     "batch_size": (1, 4096),
 }
 
@@ -80,15 +86,18 @@ class QuantizerConfig:
     weight_bits: int = 8
     act_bits: int = 8
     layer_weight_bits: Mapping[str, int] = field(default_factory=dict)  #: of these nodes, where not `weight_bits`
-    layer_act_bits: Mapping[str, int] = field(default_factory=dict)  #: of these nodes' outputs, where not `act_bits`
+    layer_act_bits: Mapping[str, int] = field(default_factory=dict)  #: of these tensors, where not `act_bits`
     state_bits: int = 8  #: of the linear-attention state and row sums
-    divisor_mantissa_bits: int = 8  #: index bits of the reciprocal table; 0 is Trio-ViT's power-of-two divisor
+    divisor_mantissa_bits: int = 8  #: index bits of the attentions' reciprocals; 0 is Trio-ViT's power-of-two divisor
     table_index_bits: int = 10  #: index bits of the activation tables
+    exp_index_bits: int = EXP_INDEX_BITS  #: index bits of the softmax's table of powers of two
+    stream_bits: int = STREAM_BITS  #: signed codes of what LayerNorms and residual sums of transformers read
     observer: str = "mse"  #: rule that turns watched values into ranges; see `quant.observers`
     depthwise_input: DepthwiseInput = "channel"  #: maps that only depthwise filters read
     second_pointwise_input: SecondPointwiseInput = "channel"  #: Hardswish of depthwise filters, read by pointwise ones
     pointwise_input: Scales = "channel"  #: every other map that only filters and residual sums read
     attention_input: Scales = "channel"  #: q, k, and v
+    probabilities: ProbabilityScales = "head"  #: of the softmax
     attention_state: StateScales = "head"
     divisor: Divisor = "reciprocal"
     bias_correction: bool = True  #: take the mean errors that codes cause out of the biases
@@ -124,6 +133,7 @@ class QuantizerConfig:
             "pointwise_input": "tensor",
             "attention_input": "tensor",
             "attention_state": "tensor",
+            "probabilities": "one",
             "bias_correction": False,
         }
         return cls(**{**settings, **changes})

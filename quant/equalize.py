@@ -19,7 +19,7 @@ from torch import Tensor
 from quant.observers import Histogram, affine_range, code_error
 from quant.scales import AffineFormat, quantize_weight
 
-__all__ = ["Reader", "attention_format", "equalized_format"]
+__all__ = ["Reader", "attention_format", "equalized_format", "softmax_format"]
 
 #: channels with small ranges get scales down to this part of the largest one: multipliers keep 10 significant bits
 LEAST_CHANNEL_SCALE = 1 / 64
@@ -103,6 +103,27 @@ def attention_format(
         if total < least:
             best, least = form, total
     return best
+
+
+def softmax_format(histogram: Histogram, heads: int, *, bits: int, observer: str) -> AffineFormat:
+    """Choose a scale and a zero-point per channel for a tensor that softmax attention reads: q, k, v, each heads x d.
+
+    The product of q's scale and k's is the same for all channels of a head. Keys and values leave the smallest code
+    free: less the middle of the codes, they are symmetric and narrow, as weights are.
+
+    Parameters
+    ----------
+    histogram : of all 3 * heads * d channels.
+    """
+    low, high = (end.double() for end in affine_range(histogram, bits, observer))
+    narrow = (torch.arange(len(low)) >= len(low) // 3).long()
+    levels = (1 << bits) - 1 - narrow
+    need = ((high - low) / levels).reshape(3, heads, -1)
+    need = torch.stack([_floored(part) for part in need], 1)
+    scale = _coupled(need).transpose(0, 1).flatten()
+    # What was seen lies around the middle.
+    zero = torch.round(levels / 2 - (low + high) / (2 * scale)).long() + narrow
+    return AffineFormat(scale, zero.clamp(0, (1 << bits) - 1), bits)
 
 
 def _coupled(need: Tensor) -> Tensor:

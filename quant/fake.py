@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from quant.graph import INPUT, FloatConv, FloatGraph, FloatNode
-from quant.integer_network import Conv, Input, IntegerNetwork
+from quant.integer_network import Conv, IntegerNetwork, PatchConv
 from quant.scales import AffineFormat, fitted_unit, per_filter
 
 __all__ = ["fake_quantized", "quantized_input", "recorded_format"]
@@ -45,12 +45,10 @@ def quantized_input(network: IntegerNetwork) -> Callable[[Tensor], Tensor]:
 
 def recorded_format(network: IntegerNetwork, name: str) -> AffineFormat:
     """Format of a tensor, as the quantizer noted it down."""
-    recorded, node = network.info["formats"][name], network[name]
+    recorded = network.info["formats"][name]
     scale = torch.tensor(recorded["scale"], dtype=torch.float64)
     zero = torch.tensor(recorded["zero_point"], dtype=torch.int64)
-    requant = getattr(node, "requant", None)
-    bits = node.bits if isinstance(node, Input) else (requant or node).out_bits
-    return AffineFormat(scale, zero, bits, signed=requant is not None and requant.signed)
+    return AffineFormat(scale, zero, *network.widths()[name])
 
 
 def _fake_node(node: FloatNode, network: IntegerNetwork) -> FakeQuantized:
@@ -59,7 +57,7 @@ def _fake_node(node: FloatNode, network: IntegerNetwork) -> FakeQuantized:
     return FakeQuantized(name=node.name, inputs=node.inputs, node=node, output=recorded_format(network, node.name))
 
 
-def _fake_weights(node: FloatConv, integer: Conv, source: AffineFormat) -> FloatConv:
+def _fake_weights(node: FloatConv, integer: Conv | PatchConv, source: AffineFormat) -> FloatConv:
     """Weights and biases that the integers stand for.
 
     Codes stand for weights times the scales of the inputs, in units that fit them best; the integer bias has the

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from quant.config import QuantizerConfig
-from quant.integer_network import Conv, IntegerNetwork, Node
+from quant.integer_network import Conv, IntegerNetwork, Merge, Node, Select
 from quant.models.registry import Model
 from quant.progress import Progress, part_of
 from quant.quantize import quantize
@@ -96,10 +96,12 @@ def weight_sensitivities(
 def activation_sensitivities(
     network: IntegerNetwork, images: Tensor, bits: int, progress: Progress | None = None
 ) -> dict[str, Sensitivity]:
-    """Of all nodes but the input and the class scores, to outputs of `bits` bits."""
-    trace = network.run(images, trace=True)
+    """Of all nodes but the input and the class scores, to outputs of `bits` bits. Streams, and tensors that are only
+    parts of another one, are left out."""
+    trace, widths = network.run(images, trace=True), network.widths()
+    maps = [x for x in network.nodes[1:-1] if not widths[x.name].signed and not isinstance(x, (Merge, Select))]
     found = {}
-    for node in _reported(network.nodes[1:-1], progress, "activations"):
+    for node in _reported(maps, progress, "activations"):
         codes = _coarse(trace[node.name], bits)
         found[node.name] = Sensitivity(codes[0].numel(), _divergence(network, trace, node, codes))
     return found

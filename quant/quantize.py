@@ -16,7 +16,7 @@ import torch
 from quant.builder import Builder, QuantizationError, map_format
 from quant.config import QuantizerConfig, Reconstruction
 from quant.data import normalise
-from quant.graph import FloatGraph
+from quant.graph import FloatGraph, FloatNode
 from quant.integer_network import IntegerNetwork
 from quant.models.registry import Model
 from quant.observers import Extremes, Histogram
@@ -27,6 +27,8 @@ __all__ = ["QuantizationError", "QuantizerConfig", "Reconstruction", "calibrate"
 
 #: images whose codes are followed through the integer network while it is made
 SAMPLE_IMAGES = 64
+#: rows of each head's probabilities that are watched, about
+WATCHED_ROWS = 32
 #: part of the work that calibration takes, without and with reconstruction
 CALIBRATION_SHARE, CALIBRATION_SHARE_OF_MINUTES = 0.8, 0.05
 
@@ -136,12 +138,24 @@ def calibrate(
         batch = normalise(images[start : start + config.batch_size], mean, std)
         for node, tensors in graph.run(batch):
             for kind, values in tensors.items():
+                if kind == "scores":
+                    continue
                 # Only the extremes of a sum's parts and of pre-activations matter; the rest needs distributions.
                 observer = observers.setdefault((node.name, kind), Extremes() if kind == "linear" else Histogram())
-                per_channel = kind == "output" and map_format(graph, node, config) != "tensor"
-                channels_first = values.transpose(0, 1).flatten(1) if per_channel else values.reshape(1, -1)
                 try:
-                    observer.update(channels_first)
+                    observer.update(_watched(graph, node, kind, values, config))
                 except ValueError as error:
                     raise QuantizationError(f"{node.name}: {error}; the checkpoint is damaged") from error
     return observers
+
+
+def _watched(
+    graph: FloatGraph, node: FloatNode, kind: str, values: torch.Tensor, config: QuantizerConfig
+) -> torch.Tensor:
+    """Values (C, n) of the channels of a tensor, or (1, n) of all together."""
+    if kind == "attention":
+        # All rows of a large map would be too many.
+        values = values[:, :, :: values.shape[2] // WATCHED_ROWS + 1]
+    elif kind != "output" or map_format(graph, node, config) in ("tensor", "stream"):
+        return values.reshape(1, -1)
+    return values.transpose(0, 1).flatten(1)

@@ -6,6 +6,7 @@ This is where float ends: everything returned for the network is integer, and no
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,7 @@ __all__ = [
     "AffineFormat",
     "fitted_unit",
     "fixed_point",
+    "gelu_table",
     "hardswish_table",
     "per_filter",
     "quantize_weight",
@@ -28,6 +30,8 @@ __all__ = [
 
 MULTIPLIER_MAGNITUDE_BITS = numerics.MULTIPLIER_BITS - 2  #: multipliers are in [2**15, 2**16)
 MAX_SHIFT = (1 << numerics.SHIFT_BITS) - 1
+#: multipliers are below it
+LARGEST_FACTOR = (1 << (MULTIPLIER_MAGNITUDE_BITS - 1)) - 1
 #: |bias| stays below this, so that biases can never be what overflows an accumulator
 BIAS_LIMIT = 1 << 23
 #: shrink steps of the search for the clipping of each filter
@@ -43,7 +47,7 @@ class AffineFormat:
     scale : float64 (C,) or (1,).
     zero : int64 (C,) or (1,).
     bits : width of a code.
-    signed : codes are signed (class scores); else unsigned.
+    signed : codes are signed (class scores, residual streams); else unsigned.
     """
 
     scale: Tensor
@@ -60,6 +64,12 @@ class AffineFormat:
         width = torch.where(high > low, high - low, torch.ones_like(low))
         scale = width / levels
         return cls(scale, torch.round(-low / scale).long().clamp(0, levels), bits)
+
+    @classmethod
+    def symmetric(cls, largest: float, bits: int) -> AffineFormat:
+        """Signed codes, the largest of which stands for `largest`."""
+        scale = torch.tensor([largest / ((1 << (bits - 1)) - 1)], dtype=torch.float64)
+        return cls(scale, torch.zeros(1, dtype=torch.int64), bits, signed=True)
 
     def dequantize(self, codes: Tensor) -> Tensor:
         """Real values (float32) of codes (N, C, ...)."""
@@ -84,7 +94,7 @@ def fixed_point(real: Tensor) -> tuple[Tensor, Tensor]:
     significant bits. Zero gives (0, 31). Raises ValueError for 2**15 and more, which no calibrated network has.
     """
     real = real.double()
-    if not bool((torch.isfinite(real) & (real >= 0) & (real < 2**15 - 1)).all()):
+    if not bool((torch.isfinite(real) & (real >= 0) & (real < LARGEST_FACTOR)).all()):
         raise ValueError(f"a rescaling factor of {float(real.max()):g} is not within 0 and {2**15}")
     shift = (MULTIPLIER_MAGNITUDE_BITS - torch.frexp(real).exponent.long()).clamp(max=MAX_SHIFT)
     shift = torch.where(real == 0, MAX_SHIFT, shift)
@@ -185,15 +195,28 @@ class ActivationTable:
 
 
 def hardswish_table(high: float, index_bits: int) -> ActivationTable:
-    """Table of x * min(max(x + 3, 0), 6) / 6 for pre-activations from -3, below which it is 0, to `high` at least.
+    """Table of x * min(max(x + 3, 0), 6) / 6 for pre-activations from -3, below which it is 0, to `high` at least."""
+    return _activation_table(F.hardswish, 3.0, high, index_bits)
+
+
+def gelu_table(high: float, index_bits: int) -> ActivationTable:
+    """Table of x * (1 + erf(x / sqrt(2))) / 2 for pre-activations from -4, below which it is 0 but for 0.00013, to
+    `high` at least."""
+    return _activation_table(F.gelu, 4.0, high, index_bits)
+
+
+def _activation_table(
+    function: Callable[[Tensor], Tensor], below: float, high: float, index_bits: int
+) -> ActivationTable:
+    """A function's values from -below to `high` at least.
 
     Indices outside the table mean its first or last entry. The step is a power of two, so that few different tables
     exist and layers share them: the hardware need not load one for every layer.
     """
     size = 1 << index_bits
-    index_scale = 2.0 ** math.ceil(math.log2((max(high, 0.0) + 3.0) / (size - 1)))
-    index_zero = round(3.0 / index_scale)
-    values = F.hardswish((torch.arange(size, dtype=torch.float64) - index_zero) * index_scale)
+    index_scale = 2.0 ** math.ceil(math.log2((max(high, 0.0) + below) / (size - 1)))
+    index_zero = round(below / index_scale)
+    values = function((torch.arange(size, dtype=torch.float64) - index_zero) * index_scale)
     largest = (1 << (numerics.OPERAND_BITS - 1)) - 1
     value_scale = max(float(values.abs().max()), 1e-9) / largest
     return ActivationTable(torch.round(values / value_scale).long(), index_zero, index_scale, value_scale)

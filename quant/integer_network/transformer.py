@@ -185,7 +185,7 @@ class SoftmaxAttention(Node):
         check_number("heads", self.heads, 1, 65535)
         check_number("bits", self.bits, 2, 8)
         check_number("index_bits", self.index_bits, 0, 10)
-        check_number("mantissa_bits", self.mantissa_bits, 1, 10)
+        check_number("mantissa_bits", self.mantissa_bits, 0, 10)
         check_tensor("query_zero", self.query_zero, (self.requant.channels,), *CODE_RANGE)
         check_tensor("exponent_multiplier", self.exponent_multiplier, (self.heads,), *MULTIPLIER_RANGE)
         check_tensor("exponent_shift", self.exponent_shift, (self.heads,), *SHIFT_RANGE)
@@ -217,12 +217,14 @@ class SoftmaxAttention(Node):
         return int(reach) * numerics.weight_range(self.bits)[1] + bias
 
     def run(self, x: Tensor) -> Tensor:
-        n, _, h, w = x.shape
+        return self.requant(self.accumulate(x))
+
+    def accumulate(self, x: Tensor) -> Tensor:
+        """Exact int32 sums of values times probabilities (N, C, H, W), without bias."""
+        _, _, h, w = x.shape
         scores, v = self.scores(x)
-        codes = self.probabilities(scores, h, w)
-        output = numerics.matmul(codes, v.transpose(-1, -2))  # (N, windows, heads, T, d)
-        tokens = output.transpose(-1, -2).flatten(2, 3)
-        return self.requant(self._map(tokens, h, w))
+        sums = numerics.matmul(self.probabilities(scores, h, w), v.transpose(-1, -2))  # (N, windows, heads, T, d)
+        return self._map(sums.transpose(-1, -2).flatten(2, 3), h, w)
 
     def narrow(self, codes: Tensor) -> Tensor:
         """Codes of k or v less their middle; the one code that would have no negative is clamped."""

@@ -175,7 +175,7 @@ def test_zero_points_of_keys_and_values_are_constants():
         dict(heads=3),
         dict(bits=9),
         dict(index_bits=11),
-        dict(mantissa_bits=0),
+        dict(mantissa_bits=11),
         dict(query_zero=torch.zeros(7, dtype=torch.int64)),
         dict(exponent_multiplier=torch.tensor([-1, 0])),
         dict(exponent_shift=torch.tensor([32, 0])),
