@@ -488,7 +488,7 @@ class Builder:
         name = probabilities_of(node)
         if name in self.learned.formats:
             return self.learned.formats[name]
-        watched = self.observers[node.name, "attention"] if self.config.probabilities == "head" else None
+        watched = self.observers[node.name, "attention"] if self.config.attention_state == "head" else None
         return probability_format(watched, node.heads, self.config.act_bits_of(name), self.config.observer)
 
     # -- formats and records --

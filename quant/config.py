@@ -18,12 +18,11 @@ DepthwiseInput = Literal["tensor", "migration", "channel"]
 SecondPointwiseInput = Literal["tensor", "shift", "channel"]
 #: of other maps: one scale, or a scale per channel
 Scales = Literal["tensor", "channel"]
-#: of the attention's states and row sums: one scale per input tensor, or a scale per head
+#: of the attention's states and row sums: one scale per input tensor, or a scale per head; of the softmax's
+#: probabilities: codes for 0 to 1, or for each head those that occur
 StateScales = Literal["tensor", "head"]
 #: of the attention: the normalised reciprocal of the exact divisor, or that of its 8-bit code (no hardware does this)
 Divisor = Literal["reciprocal", "uniform"]
-#: of the softmax's probabilities: codes of 0 to 1, or for each head those that occur
-ProbabilityScales = Literal["one", "head"]
 
 _CHOICES = {
     "observer": OBSERVERS,
@@ -33,7 +32,6 @@ _CHOICES = {
     "attention_input": get_args(Scales),
     "attention_state": get_args(StateScales),
     "divisor": get_args(Divisor),
-    "probabilities": get_args(ProbabilityScales),
 }
 LAYER_BITS = (2, 8)
 _RANGES = {
@@ -97,7 +95,6 @@ class QuantizerConfig:
     second_pointwise_input: SecondPointwiseInput = "channel"  #: Hardswish of depthwise filters, read by pointwise ones
     pointwise_input: Scales = "channel"  #: every other map that only filters and residual sums read
     attention_input: Scales = "channel"  #: q, k, and v
-    probabilities: ProbabilityScales = "head"  #: of the softmax
     attention_state: StateScales = "head"
     divisor: Divisor = "reciprocal"
     bias_correction: bool = True  #: take the mean errors that codes cause out of the biases
@@ -133,7 +130,6 @@ class QuantizerConfig:
             "pointwise_input": "tensor",
             "attention_input": "tensor",
             "attention_state": "tensor",
-            "probabilities": "one",
             "bias_correction": False,
         }
         return cls(**{**settings, **changes})

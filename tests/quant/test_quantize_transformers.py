@@ -130,7 +130,7 @@ def test_probabilities_have_scales_per_head_or_are_codes_of_0_to_1():
         return network("deit", **settings).info["formats"]["blocks.1.attention.softmax.attention"]["scale"]
 
     assert len(set(scales())) == 3 and max(scales()) <= 1.001 / 255
-    assert scales(probabilities="one") == pytest.approx([1 / 255] * 3, rel=1e-4)
+    assert scales(attention_state="tensor") == pytest.approx([1 / 255] * 3, rel=1e-4)
     mixed = network("deit", layer_act_bits={"blocks.1.attention.softmax.attention": 4})
     assert mixed["blocks.1.attention.softmax"].probability.out_bits == 4
     assert mixed["blocks.0.attention.softmax"].probability.out_bits == 8
