@@ -214,6 +214,21 @@ def divisors(
 
 
 @app.command()
+def tables(
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("build/tables"), json: JsonOption = False
+) -> None:
+    """Measure errors and differing codes of softmax, LayerNorm, and GELU by the widths of their tables (a minute)."""
+    from vitsmith.stages import tables_stage
+
+    with console.progress_bar("tables") as progress:
+        document = tables_stage(out, command="vitsmith tables", progress=progress)
+    if json:
+        console.print_json(document)
+    else:
+        console.print_markdown((out / "tables.md").read_text())
+
+
+@app.command()
 def generate(
     bundle: BundleOption = DEFAULT_BUNDLE,
     config: Annotated[

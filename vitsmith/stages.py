@@ -37,6 +37,7 @@ from quant.predictions import PredictionFile, predict
 from quant.progress import part_of
 from quant.quantize import QuantizerConfig, Reconstruction, quantize
 from quant.stress import CALIBRATION_IMAGES, widen_ranges
+from quant.tables import gelu_rows, power_rows, reciprocal_rows, root_rows
 from sim.activity import read_activity
 from sim.compare import Boundary, compare_frame, first_mismatch
 from sim.profile import map_widths, profile_run
@@ -51,6 +52,7 @@ from vitsmith.divisors import divisor_markdown, reciprocal_cost
 from vitsmith.explore import exploration_markdown, exploration_picture, point_document, predict_job
 from vitsmith.jobs import code_digest, run_jobs
 from vitsmith.profile import profile_page
+from vitsmith.tables import tables_markdown
 
 __all__ = [
     "ablation_stage",
@@ -68,6 +70,7 @@ __all__ = [
     "route_stage",
     "simulate_stage",
     "synthesize_stage",
+    "tables_stage",
 ]
 
 #: told how much of the work is done, 0..1, and what is going on
@@ -510,6 +513,25 @@ def comparison_stage(folder: Path) -> dict[str, object]:
     benchmark = json.loads(file.read_text())
     write_if_changed(folder / "comparison.md", comparison_markdown(benchmark))
     return {"measured": benchmark["cases"], "published": [asdict(p) for p in PUBLISHED]}
+
+
+def tables_stage(folder: Path, *, command: str = "", progress: Progress | None = None) -> dict[str, object]:
+    """Measure what the widths of the tables are worth; writes `tables.json` and `tables.md`."""
+    makers = {
+        "Powers of two, of the softmax": power_rows(range(2, 11)),
+        "Reciprocals, of the softmax": reciprocal_rows(range(11)),
+        "Reciprocal square roots, of LayerNorm": root_rows(range(4, 11)),
+        "GELU": gelu_rows(range(6, 13)),
+    }
+    tables = {}
+    for index, (title, rows) in enumerate(makers.items()):
+        if progress:
+            progress(index / len(makers), title)
+        tables[title] = list(rows)
+    document = {"command": command, "tables": {title: [asdict(x) for x in rows] for title, rows in tables.items()}}
+    write_if_changed(folder / "tables.json", json.dumps(document, indent=1) + "\n")
+    write_if_changed(folder / "tables.md", tables_markdown(tables, command=command))
+    return document
 
 
 def simulate_stage(
