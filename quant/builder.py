@@ -180,7 +180,7 @@ class Builder:
         self.nodes.append(made)
         batches = zip(*(source.split(SAMPLE_BATCH) for source in sources))
         codes = torch.cat([made.run(*batch) for batch in batches])
-        self.codes[made.name] = stored_codes(codes, self.formats[made.name])
+        self.codes[made.name] = self.formats[made.name].stored(codes)
         for name in made.inputs:
             if self.graph.readers[name][-1] is node:
                 del self.codes[name]
@@ -586,11 +586,6 @@ def _noise_reader(node: FloatConv, name: str, channels: int, config: QuantizerCo
     full = full.reshape(outputs, channels, kernel * kernel)
     weight = full.sum(2) if kernel == 1 else None
     return Reader(full.square().sum((0, 2)), weight, config.weight_bits_of(node.name))
-
-
-def stored_codes(codes: Tensor, form: AffineFormat) -> Tensor:
-    """Codes in the smallest type that holds them."""
-    return codes.to(torch.int16 if form.signed else torch.uint8)
 
 
 def _direct(reader: FloatNode, seen: str, name: str, channels: int) -> FloatNode:

@@ -76,6 +76,10 @@ class AffineFormat:
         shape = (1, -1) + (1,) * (codes.ndim - 2)
         return ((codes - self.zero.reshape(shape)) * self.scale.reshape(shape)).float()
 
+    def stored(self, codes: Tensor) -> Tensor:
+        """Codes in the smallest type that holds them."""
+        return codes.to(torch.int16 if self.signed else torch.uint8)
+
     def quantize(self, values: Tensor) -> Tensor:
         """Codes (int64) of real values (N, C, ...)."""
         shape = (1, -1) + (1,) * (values.ndim - 2)

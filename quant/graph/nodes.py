@@ -177,21 +177,37 @@ class FloatSoftmaxAttention(FloatNode):
     bias: Tensor | None = None  #: (heads, T, T)
 
     def run(self, x: Tensor) -> dict[str, Tensor]:
-        _, channels, h, w = x.shape
-        q, k, v = self._tokens(x).reshape(-1, self._visible(h, w), 3, self.heads, channels // 3 // self.heads).unbind(2)
-        scores = torch.einsum("nqhd,nkhd->nhqk", q, k) * self.scale
-        if self.bias is not None:
-            scores = scores + self.bias
-        attention = self._unmasked(scores, h, w).softmax(-1)
-        output = torch.einsum("nhqk,nkhd->nqhd", attention, v).flatten(2)
-        return {"scores": scores, "attention": attention, "output": self._map(output, h, w)}
+        q, k, v = self.heads_of(x)
+        scores = self.scores(q, k)
+        attention = self.attention(scores, *x.shape[2:])
+        return {"scores": scores, "attention": attention, "output": self.combine(attention, v, *x.shape[2:])}
+
+    def heads_of(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k, and v, (N * windows, heads, T, d), of a qkv map."""
+        tokens = self._tokens(x)
+        n, count, channels = tokens.shape
+        return tokens.reshape(n, count, 3, self.heads, channels // 3 // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
+
+    def scores(self, q: Tensor, k: Tensor) -> Tensor:
+        """What the softmax takes, masked pairs too."""
+        scores = q @ k.transpose(-1, -2) * self.scale
+        return scores if self.bias is None else scores + self.bias
+
+    def attention(self, scores: Tensor, h: int, w: int) -> Tensor:
+        """Softmax over the pairs of a map of h x w pixels that are not masked."""
+        mask = self.mask(h, w)
+        if mask is not None:
+            by_window = scores.unflatten(0, (-1, len(mask)))
+            scores = by_window.masked_fill(mask[:, None].to(scores.device), -torch.inf).flatten(0, 1)
+        return scores.softmax(-1)
+
+    def combine(self, attention: Tensor, v: Tensor, h: int, w: int) -> Tensor:
+        """The output (N, C, h, w)."""
+        return self._map((attention @ v).transpose(1, 2).flatten(2), h, w)
 
     def mask(self, h: int, w: int) -> Tensor | None:
         """(windows, T, T), True for pairs that are left out; None if there are none."""
         return shift_mask(h, w, self.window, self.shift) if self.shift else None
-
-    def _visible(self, h: int, w: int) -> int:
-        return h * w if self.window is None else self.window**2
 
     def _tokens(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N * windows, T, C)."""
@@ -205,13 +221,6 @@ class FloatSoftmaxAttention(FloatNode):
             return tokens.transpose(1, 2).unflatten(2, (h, w))
         x = merge_windows(tokens, self.window, h, w).permute(0, 3, 1, 2)
         return torch.roll(x, (self.shift, self.shift), (2, 3))
-
-    def _unmasked(self, scores: Tensor, h: int, w: int) -> Tensor:
-        mask = self.mask(h, w)
-        if mask is None:
-            return scores
-        by_window = scores.unflatten(0, (-1, len(mask)))
-        return by_window.masked_fill(mask[:, None].to(scores.device), -torch.inf).flatten(0, 1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from quant import numerics
+from quant.builder import probabilities_of
 from quant.config import QuantizerConfig
-from quant.graph import FloatAttention, FloatConv, FloatLayerNorm, FloatNode, FloatPool
-from quant.integer_network import Conv, LinearAttention, Node
+from quant.graph import FloatAttention, FloatConv, FloatNode, FloatSoftmaxAttention
+from quant.integer_network import Conv, LinearAttention, Node, PatchConv
 from quant.reconstruction.learned import Learned, LearnedConv
 from quant.reconstruction.rounding import AdaptiveRounding
 from quant.reconstruction.steps import LearnedSteps, pass_round
@@ -46,10 +47,12 @@ class BlockModel(nn.Module):
         self.layers = nn.ModuleDict()
         for node, made in zip(block, nodes, strict=True):
             if isinstance(node, FloatConv):
-                layer = _ConvLayer(node, made, formats[node.inputs[0]].scale, units[node.name])
+                layer = _ConvLayer(node, made, formats[node.inputs[0]], units[node.name])
             elif isinstance(node, FloatAttention):
                 groups = len(made.inputs) if config.attention_state == "tensor" else len(made.state_multiplier)
                 layer = _AttentionLayer(made, [self.steps[_key(name)] for name in node.inputs], groups)
+            elif isinstance(node, FloatSoftmaxAttention):
+                layer = _SoftmaxLayer(node, formats[probabilities_of(node)])
             else:
                 layer = _FixedLayer(node)
             self.layers[_key(node.name)] = layer
@@ -83,6 +86,8 @@ class BlockModel(nn.Module):
                 convs[node.name] = layer.learned()
             if isinstance(layer, _AttentionLayer):
                 units[node.name] = layer.units()
+            if isinstance(layer, _SoftmaxLayer):
+                formats[probabilities_of(node)] = layer.steps.format()
             if key in self.steps:
                 formats[node.name] = self.steps[key].format()
         return Learned(convs, formats, units)
@@ -94,9 +99,10 @@ def _key(name: str) -> str:
 
 
 class _FixedLayer(nn.Module):
-    """Pooling or LayerNorm: only the step of the output is learned."""
+    """Whatever has no integers of its own to learn, like pooling or LayerNorm: at most the step of the output is
+    learned."""
 
-    def __init__(self, node: FloatPool | FloatLayerNorm) -> None:
+    def __init__(self, node: FloatNode) -> None:
         super().__init__()
         self._node = node
 
@@ -105,19 +111,19 @@ class _FixedLayer(nn.Module):
 
 
 class _ConvLayer(nn.Module):
-    """Convolution with learned rounding and biases, then hard swish or a residual sum.
+    """Convolution with learned rounding and biases, then an activation function or a residual sum.
 
     Parameters
     ----------
     node, made : the float and the integer convolution.
-    source_scale : of the channels that it reads, or of all.
+    source : format of the channels that it reads, or of all.
     unit : (O,) real value of one accumulator unit.
     """
 
-    def __init__(self, node: FloatConv, made: Conv, source_scale: Tensor, unit: Tensor) -> None:
+    def __init__(self, node: FloatConv, made: Conv | PatchConv, source: AffineFormat, unit: Tensor) -> None:
         super().__init__()
         self._node = node
-        zeros, scales = (per_filter(x, node.weight, node.groups) for x in (made.pad_value, source_scale))
+        zeros, scales = (per_filter(x, node.weight, node.groups) for x in (source.zero, source.scale))
         step = unit.reshape(-1, 1, 1, 1) / scales
         self.rounding = AdaptiveRounding(node.weight, step, numerics.weight_range(made.weight_bits)[1])
         self.register_buffer("start", unit * (made.requant.bias + (made.weight.long() * zeros).sum((1, 2, 3))))
@@ -126,12 +132,10 @@ class _ConvLayer(nn.Module):
         self.shift = nn.Parameter(torch.zeros(len(unit)))
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        node, bias = self._node, (self.start + self.unit * self.shift).float()
-        padding = node.weight.shape[-1] // 2
         weight, self.share = self.rounding()
-        linear = F.conv2d(x, weight, bias, node.stride, padding, groups=node.groups)
-        output = F.hardswish(linear) if node.activation == "hardswish" else linear
-        return output if residual is None else output + residual
+        node = replace(self._node, weight=weight, bias=(self.start + self.unit * self.shift).float())
+        sources = (x,) if residual is None else (x, residual)
+        return node.run(*sources)["output"]
 
     def learned(self) -> LearnedConv:
         """Codes, what they stand for, and biases."""
@@ -139,6 +143,26 @@ class _ConvLayer(nn.Module):
         return LearnedConv(
             codes, codes.double() * self.rounding.step.double(), self.start + self.unit * self.shift.detach().double()
         )
+
+
+class _SoftmaxLayer(nn.Module):
+    """Softmax attention with quantized probabilities, whose steps are learned, one per head.
+
+    Parameters
+    ----------
+    form : of the probabilities.
+    """
+
+    def __init__(self, node: FloatSoftmaxAttention, form: AffineFormat) -> None:
+        super().__init__()
+        self._node = node
+        self.steps = LearnedSteps(form, independent=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        node, size = self._node, x.shape[2:]
+        q, k, v = node.heads_of(x)
+        attention = self.steps(node.attention(node.scores(q, k), *size))
+        return node.combine(attention, v, *size)
 
 
 class _AttentionLayer(nn.Module):

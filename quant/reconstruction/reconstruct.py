@@ -75,8 +75,9 @@ class Reconstructor:
             source = source_format.dequantize(self._codes[images])
             error = (model(source) - self._floats[images]).square().mean() / before
             exponent = penalty_exponent(done, settings.warm_up)
-            if exponent is not None:
-                shares = model.shares()
+            shares = model.shares()
+            # A block of a normalisation alone has no weights to round.
+            if exponent is not None and shares:
                 total = sum(penalty(share, exponent) for share in shares)
                 error = error + settings.rounding_weight * total / sum(share.numel() for share in shares)
             optimizer.zero_grad()
@@ -87,10 +88,8 @@ class Reconstructor:
         """Of two ways to build the block, the one whose integer nodes have the smaller error; go on with its codes."""
         errors = [self.error(block, builder) for builder in (first, second)]
         builder = second if errors[1] < errors[0] else first
-        codes = [_run(builder.nodes[-len(block) :], batch) for batch in self._codes.split(BATCH)]
-        self._codes = torch.cat(codes)
-        if not builder.formats[block[-1].name].signed:
-            self._codes = self._codes.to(torch.uint8)
+        form, nodes = builder.formats[block[-1].name], builder.nodes[-len(block) :]
+        self._codes = torch.cat([form.stored(_run(nodes, batch)) for batch in self._codes.split(BATCH)])
         return builder
 
     def error(self, block: Sequence[FloatNode], builder: Builder) -> float:

@@ -12,6 +12,7 @@ from quant.data.noise import noise_images
 from quant.graph import FloatAttention, FloatConv, FloatGraph, FloatNode
 from quant.integer_network import Conv
 from quant.models.random_weights import random_model
+from quant.models.registry import Model
 from quant.quantize import QuantizationError, calibrate, quantize
 from quant.reconstruction.block import BlockModel
 from quant.reconstruction.reconstruct import Reconstructor
@@ -36,9 +37,9 @@ class Built:
     tensors: list[tuple[FloatNode, dict[str, torch.Tensor]]]
 
 
-def build(config: QuantizerConfig, last: str) -> Built:
+def build(config: QuantizerConfig, last: str, model: Model = MODEL) -> Built:
     """Quantize up to the block whose last node is `last`."""
-    graph, config = FloatGraph.from_model(MODEL), replace(config, observer="minmax")  # the fastest
+    graph, config = FloatGraph.from_model(model), replace(config, observer="minmax")  # the fastest
     builder = Builder(graph, calibrate(graph, IMAGES, MEAN, STD, config), config, 32, MEAN, STD)
     builder.start(IMAGES)
     floats = normalise(IMAGES, MEAN, STD)
