@@ -229,6 +229,29 @@ def tables(
 
 
 @app.command()
+def workload(
+    networks: Annotated[
+        list[str] | None, typer.Argument(help="Names, e.g. deit-s (default: the published ones).")
+    ] = None,
+    size: Annotated[int, typer.Option(help="Input height and width.")] = 224,
+    macs: Annotated[int, typer.Option(min=1, help="8-bit products per cycle of the array that sets the pace.")] = 1792,
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("build/workload"),
+    json: JsonOption = False,
+) -> None:
+    """Count products and other elements of networks, and the lanes that keep up with an array of multipliers."""
+    from vitsmith.stages import workload_stage
+
+    chosen = networks or ["b1", "deit-t", "deit-s", "deit-b", "swin-t", "swin-s", "swin-b"]
+    command = " ".join(["vitsmith workload", *(networks or [])])
+    with console.progress_bar("workload") as progress:
+        document = workload_stage(out, chosen, size=size, macs=macs, command=command, progress=progress)
+    if json:
+        console.print_json(document)
+    else:
+        console.print_markdown((out / "workload.md").read_text())
+
+
+@app.command()
 def generate(
     bundle: BundleOption = DEFAULT_BUNDLE,
     config: Annotated[

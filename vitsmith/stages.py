@@ -32,12 +32,13 @@ from quant.models.checkpoint import CheckpointInfo, is_own_checkpoint, read_chec
 from quant.models.efficientvit import EfficientViT
 from quant.models.loaders import evaluation_crop, load_checkpoint
 from quant.models.random_weights import random_model
-from quant.models.registry import MODELS, at_size, model_name
+from quant.models.registry import MODELS, at_size, build_model, model_name
 from quant.predictions import PredictionFile, predict
 from quant.progress import part_of
 from quant.quantize import QuantizerConfig, Reconstruction, quantize
 from quant.stress import CALIBRATION_IMAGES, widen_ranges
 from quant.tables import gelu_rows, power_rows, reciprocal_rows, root_rows
+from quant.workload import total
 from sim.activity import read_activity
 from sim.compare import Boundary, compare_frame, first_mismatch
 from sim.profile import map_widths, profile_run
@@ -53,6 +54,7 @@ from vitsmith.explore import exploration_markdown, exploration_picture, point_do
 from vitsmith.jobs import code_digest, run_jobs
 from vitsmith.profile import profile_page
 from vitsmith.tables import tables_markdown
+from vitsmith.workload import lanes, workload_markdown
 
 __all__ = [
     "ablation_stage",
@@ -71,6 +73,7 @@ __all__ = [
     "simulate_stage",
     "synthesize_stage",
     "tables_stage",
+    "workload_stage",
 ]
 
 #: told how much of the work is done, 0..1, and what is going on
@@ -531,6 +534,26 @@ def tables_stage(folder: Path, *, command: str = "", progress: Progress | None =
     document = {"command": command, "tables": {title: [asdict(x) for x in rows] for title, rows in tables.items()}}
     write_if_changed(folder / "tables.json", json.dumps(document, indent=1) + "\n")
     write_if_changed(folder / "tables.md", tables_markdown(tables, command=command))
+    return document
+
+
+def workload_stage(
+    folder: Path, networks: Sequence[str], *, size: int, macs: int, command: str = "", progress: Progress | None = None
+) -> dict[str, object]:
+    """Count what named networks ask of hardware; writes `workload.json` and `workload.md`."""
+    works = {}
+    for index, name in enumerate(networks):
+        if progress:
+            progress(index / len(networks), name)
+        if name not in MODELS:
+            raise BundleError(f"no network called '{name}'; known are {', '.join(MODELS)}")
+        works[name] = total(FloatGraph.from_model(build_model(name, size=size).eval()), size)
+    document = {
+        "command": command,
+        "networks": {name: asdict(work) | {"lanes": lanes(work, macs)} for name, work in works.items()},
+    }
+    write_if_changed(folder / "workload.json", json.dumps(document, indent=1) + "\n")
+    write_if_changed(folder / "workload.md", workload_markdown(works, macs, size=size, command=command))
     return document
 
 

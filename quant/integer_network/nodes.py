@@ -21,7 +21,17 @@ from quant.integer_network.checks import (
 from quant.integer_network.requant import Requant
 from quant.numerics import Operand
 
-__all__ = ["AveragePool", "Conv", "Input", "LayerNorm", "LinearAttention", "Node", "Width", "check_unsigned"]
+__all__ = [
+    "AveragePool",
+    "Conv",
+    "Input",
+    "LayerNorm",
+    "LinearAttention",
+    "Node",
+    "Width",
+    "check_unsigned",
+    "largest_accumulator",
+]
 
 
 class Width(NamedTuple):
@@ -38,6 +48,19 @@ def check_unsigned(name: str, width: Width) -> None:
         raise IntegerNetworkError(
             f"node '{name}' reads {kind} codes of {width.bits} bits; up to 8 unsigned are allowed"
         )
+
+
+def largest_accumulator(weight: Tensor) -> int:
+    """The largest magnitude of a sum of products of a filter of `weight` (O, ...) and unsigned codes of 8 bits.
+
+    Raises `IntegerNetworkError` where int32, of which the golden model makes its sums, does not hold it.
+    """
+    filters = weight.long().flatten(1)
+    sums = torch.maximum(filters.clamp(min=0).sum(1), -filters.clamp(max=0).sum(1))
+    largest = int(sums.max()) * CODE_RANGE[1]
+    if largest >= 1 << 31:
+        raise IntegerNetworkError(f"accumulators reach {largest}, which takes more than 32 bits")
+    return largest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +130,7 @@ class Conv(Node):
             )
         if (self.requant.operand == Operand.RESIDUAL) != (len(self.inputs) == 2):
             raise IntegerNetworkError("a second input and a residual operand belong together")
+        largest_accumulator(self.weight)
 
     @property
     def kernel(self) -> int:

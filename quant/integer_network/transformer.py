@@ -16,13 +16,13 @@ from quant.integer_network.checks import (
     check_tensor,
     signed_range,
 )
-from quant.integer_network.nodes import Node, Width, check_unsigned
+from quant.integer_network.nodes import Node, Width, check_unsigned, largest_accumulator
 from quant.integer_network.requant import Requant
 from quant.numerics import Operand
 
 __all__ = ["Merge", "PatchConv", "Rectify", "Select", "SoftmaxAttention", "Tokens"]
 
-#: keys of an attention; more than any network has, and few enough for every sum
+#: keys of an attention; with them, a sum of terms is below 2**30, and one of codes times values below 2**29
 MOST_KEYS = 1 << 14
 LARGEST_BIAS = (1 << (numerics.BIAS_BITS - 1)) - 1
 MULTIPLIER_RANGE = (0, (1 << (numerics.MULTIPLIER_BITS - 2)) - 1)
@@ -46,6 +46,7 @@ class PatchConv(Node):
         check_tensor("weight", self.weight, shape, *levels)
         if self.requant.channels != outputs or self.requant.operand == Operand.RESIDUAL:
             raise IntegerNetworkError(f"{outputs} filters need as many requantized channels, and no residual operand")
+        largest_accumulator(self.weight)
 
     @property
     def kernel(self) -> int:
@@ -234,6 +235,8 @@ class SoftmaxAttention(Node):
         """Scores (N, windows, heads, T, T) int32, masked ones too, and values (N, windows, heads, d, T)."""
         tokens = self._tokens(x.int())
         n, windows, channels, count = tokens.shape
+        if count > MOST_KEYS:
+            raise IntegerNetworkError(f"node '{self.name}' has {count} keys; {MOST_KEYS} are the most")
         q, k, v = tokens.reshape(n, windows, 3, self.heads, channels // 3 // self.heads, count).unbind(2)
         q = q - self.query_zero.int().reshape(self.heads, -1, 1)
         scores = numerics.matmul(q.transpose(-1, -2), self.narrow(k))

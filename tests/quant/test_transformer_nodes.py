@@ -21,6 +21,7 @@ from quant.integer_network import (
     SoftmaxAttention,
     Tokens,
 )
+from quant.integer_network.nodes import largest_accumulator
 from quant.numerics import Operand
 from tests.quant.test_integer_network import assert_same, clamped, node, random_tensor, requant, rewrite, rounded_shift
 from tests.quant.test_softmax_numerics import python_softmax
@@ -284,3 +285,17 @@ def test_malformed_files_are_refused(tmp_path, name):
     rewrite(path, MALFORMED[name])
     with pytest.raises(IntegerNetworkError, match="quantize again"):
         IntegerNetwork.load(path)
+
+
+def test_accumulators_are_proved_from_the_weights():
+    weight = torch.full((1, 70_000, 1, 1), 127, dtype=torch.int8)
+    with pytest.raises(IntegerNetworkError, match="accumulators reach 2266950000, which takes more than 32 bits"):
+        Conv(
+            name="c", inputs=("x",), weight=weight, requant=requant(1), pad_value=torch.zeros(70_000, dtype=torch.int64)
+        )
+    assert largest_accumulator(torch.tensor([[3, -4, 5], [1, 1, -9]], dtype=torch.int8)) == 9 * 255
+
+
+def test_more_keys_than_sums_hold_are_refused():
+    with pytest.raises(IntegerNetworkError, match="16641 keys"):
+        attention(heads=1, d=1).run(torch.zeros(1, 3, 129, 129, dtype=torch.int32))
