@@ -17,6 +17,7 @@ from quant.graph import FloatGraph
 from quant.integer_network import IntegerNetwork
 from quant.models.registry import Model
 from quant.predictions import Classifier, PredictionFile, Progress, predict, top1
+from quant.qat.network import QuantizedGraph
 
 __all__ = [
     "Comparison",
@@ -29,8 +30,8 @@ __all__ = [
     "signal_to_noise",
 ]
 
-#: a float network
-FloatNetwork = Model | FloatGraph
+#: a float network, or one that was trained with quantization: then that is what others are compared with
+FloatNetwork = Model | FloatGraph | QuantizedGraph
 
 #: images at a time whose tensors are all kept
 TRACE_BATCH = 4
@@ -48,9 +49,20 @@ class Comparison:
     agreement: float  #: likewise the integer network
 
 
-def float_classifier(graph: FloatGraph, mean: Sequence[float], std: Sequence[float]) -> Classifier:
+def float_classifier(model: FloatNetwork, mean: Sequence[float], std: Sequence[float]) -> Classifier:
     """The float network as a function of image bytes."""
-    return lambda images: graph.logits(normalise(images.numpy(), mean, std))
+    exact = _exact(model)
+    return lambda images: exact.logits(normalise(images.numpy(), mean, std))
+
+
+def _exact(model: FloatNetwork) -> FloatGraph | QuantizedGraph:
+    """What runs as the float network."""
+    return model.eval() if isinstance(model, QuantizedGraph) else FloatGraph.from_model(model)
+
+
+def _graph(model: FloatNetwork) -> FloatGraph:
+    """The operations that the integer network was made from."""
+    return model.graph if isinstance(model, QuantizedGraph) else FloatGraph.from_model(model)
 
 
 def digest(*parts: str) -> str:
@@ -61,12 +73,18 @@ def digest(*parts: str) -> str:
 def model_fingerprint(model: FloatNetwork) -> str:
     """Digest that changes with any weight."""
     tensors = [
-        (node.name, name, hashlib.sha256(value.contiguous().numpy().tobytes()).hexdigest())
-        for node in FloatGraph.from_model(model).nodes
+        (node.name, name, _sum(value))
+        for node in _graph(model).nodes
         for name, value in vars(node).items()
         if isinstance(value, Tensor)
     ]
+    if isinstance(model, QuantizedGraph):
+        tensors += [("", name, _sum(value)) for name, value in model.state_dict().items()]
     return digest(repr(tensors))
+
+
+def _sum(tensor: Tensor) -> str:
+    return hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()
 
 
 def compare(
@@ -79,10 +97,9 @@ def compare(
     progress: Progress | None = None,
 ) -> Comparison:
     """Run the networks on the first `limit` images of a data set (all if None); see `predict`."""
-    graph = FloatGraph.from_model(model)
-    fake, image_input = fake_quantized(graph, network), quantized_input(network)
+    fake, image_input = fake_quantized(_graph(model), network), quantized_input(network)
     classifiers = {
-        "float": float_classifier(graph, network.info["mean"], network.info["std"]),
+        "float": float_classifier(model, network.info["mean"], network.info["std"]),
         "fake": lambda images: fake.logits(image_input(images)),
         "integer": network.run,
     }
@@ -101,6 +118,7 @@ def compare(
     )
 
 
+@torch.no_grad()
 def signal_to_noise(
     model: FloatNetwork, network: IntegerNetwork, images: np.ndarray, *, fake: bool = False
 ) -> dict[str, float]:
@@ -113,15 +131,15 @@ def signal_to_noise(
     images : (N, size, size, 3) uint8.
     fake : of the fake-quantized network, in place of the integer network's codes as the real numbers they stand for.
     """
-    graph = FloatGraph.from_model(model)
-    fake_graph, image_input = fake_quantized(graph, network), quantized_input(network)
+    exact = _exact(model)
+    fake_graph, image_input = fake_quantized(_graph(model), network), quantized_input(network)
     powers: dict[str, Tensor] = {}
     for batch in torch.from_numpy(images).split(TRACE_BATCH):
         if fake:
             found = {node.name: tensors["output"] for node, tensors in fake_graph.run(image_input(batch))}
         else:
             found = {name: dequantize(network, name, codes) for name, codes in network.run(batch, trace=True).items()}
-        for node, tensors in graph.run(normalise(batch.numpy(), network.info["mean"], network.info["std"])):
+        for node, tensors in exact.run(normalise(batch.numpy(), network.info["mean"], network.info["std"])):
             real = tensors["output"].double()
             sums = torch.stack((real.square().sum(), (found[node.name] - real).square().sum()))
             powers[node.name] = powers.get(node.name, 0.0) + sums

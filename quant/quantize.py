@@ -23,7 +23,7 @@ from quant.observers import Extremes, Histogram
 from quant.progress import Progress, part_of
 from quant.reconstruction.reconstruct import JUDGES, Reconstructor
 
-__all__ = ["QuantizationError", "QuantizerConfig", "Reconstruction", "calibrate", "quantize"]
+__all__ = ["QuantizationError", "QuantizerConfig", "Reconstruction", "build_network", "calibrate", "quantize"]
 
 #: images whose codes are followed through the integer network while it is made
 SAMPLE_IMAGES = 64
@@ -67,9 +67,16 @@ def quantize(
     share = CALIBRATION_SHARE_OF_MINUTES if config.reconstruction else CALIBRATION_SHARE
     observers = calibrate(graph, images, mean, std, config, part_of(progress, 0.0, share))
     builder = Builder(graph, observers, config, images.shape[1], mean, std)
-    builder = _build(builder, images, mean, std, part_of(progress, share, 1.0))
+    return build_network(builder, images, mean, std, part_of(progress, share, 1.0))
+
+
+def build_network(
+    builder: Builder, images: np.ndarray, mean: Sequence[float], std: Sequence[float], progress: Progress
+) -> IntegerNetwork:
+    """The network of a builder that has no nodes yet; see `quantize`."""
+    builder = _build(builder, images, mean, std, progress)
     info = {
-        "quantizer": asdict(config),
+        "quantizer": asdict(builder.config),
         "calibration_images": len(images),
         "mean": [float(x) for x in mean],
         "std": [float(x) for x in std],

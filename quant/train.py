@@ -39,9 +39,23 @@ from quant.data.dataset import ArrayDataset
 from quant.data.upsample import upsample
 from quant.models.checkpoint import CheckpointInfo, save_checkpoint
 from quant.models.efficientvit import EFFICIENTVIT, LiteMLA
-from quant.models.registry import MODELS, Model, build_model
+from quant.models.registry import MODELS, build_model
 
-__all__ = ["Schedule", "TrainConfig", "augment", "evaluate", "main", "train", "with_fresh_statistics"]
+__all__ = [
+    "Loss",
+    "Schedule",
+    "TrainConfig",
+    "Trainer",
+    "augment",
+    "evaluate",
+    "label_loss",
+    "main",
+    "train",
+    "with_fresh_statistics",
+]
+
+#: of a model on normalised images (N, 3, H, W) and labels (N,)
+Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -112,6 +126,7 @@ class TrainConfig:
     precision : "float32" or "bfloat16", of the activations; weights are float32 in both.
     evaluate_every : epochs from one evaluation and checkpoint to the next.
     seed : of the weights, the order of images and the augmentation.
+    device : PyTorch's name of what does the work, "cpu" or "cuda".
     """
 
     model: str
@@ -128,6 +143,7 @@ class TrainConfig:
     precision: str = "float32"
     evaluate_every: int = 4
     seed: int = 0
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         if self.minutes <= 0:
@@ -179,15 +195,16 @@ def augment(images: np.ndarray, rng: np.random.Generator, cutout: int) -> np.nda
 def evaluate(model: nn.Module, data: Dataset, batch_size: int = 250) -> float:
     """Return the top-1 accuracy 0..1 of ``model`` (put into evaluation mode) on ``data``."""
     model.eval()
+    device = next(model.parameters()).device
     correct = 0
     for images, labels in data.batches(batch_size):
-        logits = model(normalise(images, data.mean, data.std))
-        correct += int((logits.argmax(1).numpy() == labels).sum())
+        logits = model(normalise(images, data.mean, data.std).to(device))
+        correct += int((logits.argmax(1).cpu().numpy() == labels).sum())
     return correct / len(data)
 
 
 @torch.no_grad()
-def with_fresh_statistics(model: Model, data: ArrayDataset, images: int = 4096) -> Model:
+def with_fresh_statistics(model: nn.Module, data: ArrayDataset, images: int = 4096) -> nn.Module:
     """Return a copy of ``model`` whose batch-norm statistics are those of the data it will see.
 
     The statistics met in training belong to other weights (those before averaging), to augmented
@@ -195,18 +212,35 @@ def with_fresh_statistics(model: Model, data: ArrayDataset, images: int = 4096) 
     of ``data`` as they are.
     """
     model = copy.deepcopy(model)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.reset_running_stats()
-            module.momentum = None  # plain mean over all batches
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    if not norms:
+        return model.eval()
+    for module in norms:
+        module.reset_running_stats()
+        module.momentum = None  # plain mean over all batches
     model.train()
+    device = next(model.parameters()).device
     for start in range(0, min(images, len(data)), 128):
-        model(normalise(data[start : start + 128][0], data.mean, data.std))
+        model(normalise(data[start : start + 128][0], data.mean, data.std).to(device))
     return model.eval()
+
+
+def label_loss(label_smoothing: float) -> Loss:
+    """Cross-entropy of the scores and the labels."""
+
+    def loss(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(model(inputs).float(), labels, label_smoothing=label_smoothing)
+
+    return loss
 
 
 class Trainer:
     """One training run that can be stopped after any epoch and resumed.
+
+    Parameters
+    ----------
+    model : what is trained; a fresh ``config.model`` if not given.
+    loss : what is minimised; `label_loss` if not given.
 
     Members
     -------
@@ -215,12 +249,15 @@ class Trainer:
     progress : share of the run that is done, 0..1.
     """
 
-    def __init__(self, config: TrainConfig, data: ArrayDataset) -> None:
+    def __init__(
+        self, config: TrainConfig, data: ArrayDataset, model: nn.Module | None = None, loss: Loss | None = None
+    ) -> None:
         torch.manual_seed(config.seed)
         self.config = config
         self.data = data
-        self.model = build_model(config.model, len(data.class_names), config.schedule.final_size)
-        self.model = self.model.to(memory_format=torch.channels_last)
+        self.loss = loss or label_loss(config.label_smoothing)
+        self.model = model or build_model(config.model, len(data.class_names), config.schedule.final_size)
+        self.model = self.model.to(config.device, memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         if config.precision == "bfloat16":
             _keep_in_float32(self.model)
@@ -272,7 +309,7 @@ class Trainer:
 
     def load(self, path: Path) -> None:
         """Go on from a file written by ``save``."""
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location=self.config.device, weights_only=True)
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -304,11 +341,11 @@ class Trainer:
     def _train_step(self, indices: np.ndarray, size: int, rng: np.random.Generator) -> float:
         config = self.config
         native = augment(self.data.native[indices], rng, config.cutout)
-        inputs = normalise(upsample(native, size), self.data.mean, self.data.std)
-        labels = torch.from_numpy(self.data.labels[indices])
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bfloat16"):
-            logits = self.model(inputs)
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing)
+        inputs = normalise(upsample(native, size), self.data.mean, self.data.std).to(config.device)
+        labels = torch.from_numpy(self.data.labels[indices]).to(config.device)
+        device = torch.device(config.device).type
+        with torch.autocast(device, torch.bfloat16, enabled=config.precision == "bfloat16"):
+            loss = self.loss(self.model, inputs, labels)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.max_grad_norm)
         for group in self.optimizer.param_groups:
@@ -341,7 +378,7 @@ def _keep_in_float32(model: nn.Module) -> None:
 
 def _in_float32(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     def call(x: Tensor) -> Tensor:
-        with torch.autocast("cpu", enabled=False):
+        with torch.autocast(x.device.type, enabled=False):
             return function(x.float()).to(x.dtype)
 
     return call
@@ -353,6 +390,9 @@ def train(
     test_data: Dataset,
     out: Path,
     *,
+    model: nn.Module | None = None,
+    loss: Loss | None = None,
+    save: Callable[[Path, nn.Module, CheckpointInfo], None] = save_checkpoint,
     resume: bool = False,
     command: str = "",
     console: Console | None = None,
@@ -366,6 +406,8 @@ def train(
     Parameters
     ----------
     train_data, test_data : at the final size of the schedule.
+    model, loss : see `Trainer`.
+    save : writes the checkpoint.
     resume : go on from the state file if there is one.
     command : recorded in the checkpoint.
 
@@ -374,7 +416,7 @@ def train(
     Final top-1 accuracy 0..1.
     """
     console = console or Console()
-    trainer = Trainer(config, train_data)
+    trainer = Trainer(config, train_data, model, loss)
     state = out.with_name(out.name + ".state")
     if resume and state.exists():
         trainer.load(state)
@@ -391,10 +433,10 @@ def train(
     )
 
     def publish() -> float:
-        model = with_fresh_statistics(trainer.average, train_data)
-        top1 = evaluate(model, test_data)
+        averaged = with_fresh_statistics(trainer.average, train_data)
+        top1 = evaluate(averaged, test_data)
         note = f"after {trainer.epoch} epochs, {_status(trainer)}"
-        save_checkpoint(out, model, replace(info, top1=top1, note=note))
+        save(out, averaged, replace(info, top1=top1, note=note))
         console.print(f"test top-1 {100 * top1:.2f} % {note}")
         return top1
 

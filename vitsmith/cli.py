@@ -93,6 +93,50 @@ def doctor(json: JsonOption = False) -> None:
 
 
 @app.command()
+def train(
+    out: Annotated[
+        Path, typer.Option(help="Checkpoint to write; OUT.state beside it is what a stopped run goes on from.")
+    ],
+    model: Annotated[str, typer.Option(help="Network: b0 .. b3, deit-t, deit-cifar, swin-t, swin-cifar, ...")] = "b0",
+    data: Annotated[str, typer.Option(help="Data set of small images: a name, or a folder.")] = "cifar10",
+    schedule: Annotated[str, typer.Option(help="SIZE:EPOCHS,...; only EfficientViT takes several sizes.")] = "32:20",
+    minutes: Annotated[float, typer.Option(help="Wall time at most; the learning rate falls to zero by then.")] = 600.0,
+    rate: Annotated[float | None, typer.Option(help="Peak learning rate (default: goes by the network).")] = None,
+    start: Annotated[
+        str | None, typer.Option(help="Trained float network to quantize, see `quantize`: it is also the teacher.")
+    ] = None,
+    bits: Annotated[
+        int | None, typer.Option(min=2, max=8, help="Train with codes of so many bits; needs --start.")
+    ] = None,
+    rectify: Annotated[str | None, typer.Option(help="Normalise queries and keys: centred, or rms.")] = None,
+    teacher: Annotated[bool, typer.Option("--teacher", help="Learn the classes that the teacher names, too.")] = False,
+    guidance: Annotated[float, typer.Option(help="Weight of the teacher's similarity matrices, 1 in the paper.")] = 0.0,
+    map_scales: Annotated[str, typer.Option(help="Scales of maps: tensor, or groups (powers of two).")] = "tensor",
+    head_scales: Annotated[str, typer.Option(help="Scales of q, k, v, and probabilities: tensor, or head.")] = "head",
+    precision: Annotated[str, typer.Option(help="float32, or bfloat16.")] = "float32",
+    device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
+    seed: Annotated[int, typer.Option(help="Of weights, order, and augmentation.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from OUT.state if it exists.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Train a classifier; with --bits, quantized (Q-ViT): what comes out goes to `quantize` as any checkpoint does."""
+    from vitsmith.training import quantized_settings, train_stage
+
+    settings = quantized_settings(
+        bits, rectify=rectify, teacher=teacher, guidance=guidance, map_scales=map_scales, head_scales=head_scales
+    )
+    options = {"schedule": schedule, "minutes": minutes, "rate": rate, "seed": seed, "precision": precision}
+    options |= {"start": start, "bits": bits, "rectify": rectify, "guidance": guidance} if bits else {"model": model}
+    words = [f"--{name} {value}" for name, value in options.items() if value is not None]
+    command = " ".join(["vitsmith train", *words])
+    document = train_stage(
+        out, model, data=data, schedule=schedule, minutes=minutes, rate=rate, start=start, settings=settings,
+        precision=precision, device=device, seed=seed, resume=resume, command=command, quiet=json,
+    )  # fmt: skip
+    _show("trained network", document, json)
+
+
+@app.command()
 def quantize(
     checkpoint: Annotated[
         str,
@@ -192,6 +236,35 @@ def ablation(
         console.print_json(document)
     else:
         console.print_markdown((out / "ablation.md").read_text())
+
+
+@app.command(name="training-ablation")
+def training_ablation(
+    start: Annotated[str, typer.Argument(help="Trained float checkpoint of this project that all runs start from.")],
+    schedule: Annotated[str, typer.Option(help="SIZE:EPOCHS of every run.")] = "32:2",
+    bits: Annotated[list[int] | None, typer.Option(help="Widths (default: 4 and 2).")] = None,
+    seeds: Annotated[int, typer.Option(help="Runs of each row.")] = 1,
+    minutes: Annotated[float, typer.Option(help="Wall time of a run at most.")] = 600.0,
+    images: Annotated[int, typer.Option(help="Test images; 0 for all.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder of the results; a stopped run goes on from what is there.")] = (
+        Path("build/training-ablation")
+    ),
+    json: JsonOption = False,
+) -> None:
+    """Measure what rectification and distillation are worth in training with few bits: table, picture, and JSON."""
+    from vitsmith.training_ablation import training_ablation_stage
+
+    words = [f"vitsmith training-ablation {start} --schedule {schedule} --seeds {seeds} --images {images}"]
+    command = " ".join([*words, *(f"--bits {width}" for width in bits or [])])
+    with console.progress_bar("training ablation") as progress:
+        document = training_ablation_stage(
+            out, start, schedule=schedule, bits=bits or (4, 2), seeds=seeds, minutes=minutes, images=images,
+            command=command, progress=progress,
+        )  # fmt: skip
+    if json:
+        console.print_json(document)
+    else:
+        console.print_markdown((out / "training.md").read_text())
 
 
 @app.command()

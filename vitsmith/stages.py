@@ -26,6 +26,7 @@ from quant.data import Dataset, load_dataset
 from quant.divisors import divisor_table
 from quant.evaluate import FloatNetwork, compare, digest, float_classifier, model_fingerprint, signal_to_noise
 from quant.graph import FloatGraph
+from quant.integer_network import IntegerNetwork
 from quant.mixed_precision import within_budget
 from quant.models import efficientnet_lite
 from quant.models.checkpoint import CheckpointInfo, is_own_checkpoint, read_checkpoint
@@ -35,6 +36,9 @@ from quant.models.random_weights import random_model
 from quant.models.registry import MODELS, at_size, build_model, model_name
 from quant.predictions import PredictionFile, predict
 from quant.progress import part_of
+from quant.qat.checkpoint import is_trained_checkpoint, read_trained
+from quant.qat.export import integer_network, quantizer_config
+from quant.qat.network import QuantizedGraph
 from quant.quantize import QuantizerConfig, Reconstruction, quantize
 from quant.stress import CALIBRATION_IMAGES, widen_ranges
 from quant.tables import gelu_rows, power_rows, reciprocal_rows, root_rows
@@ -87,9 +91,9 @@ DEFAULT_MEMORY = MemoryModel(latency=60, bytes_per_cycle=64, stall=0.02)
 
 
 def load_model(source: str, data: str | None, size: int | None) -> tuple[FloatNetwork, CheckpointInfo]:
-    """A trained network and its origin: a checkpoint of this project, an official or timm checkpoint (give `data` and
-    `size`), `stress:CHECKPOINT`, a checkpoint of this project made hard to quantize (see `quant.stress`),
-    `efficientnet-lite0` with its ImageNet weights, or `random:NAME`, random weights for NAME in
+    """A trained network and its origin: a checkpoint of this project, trained with or without quantization, an official
+    or timm checkpoint (give `data` and `size`), `stress:CHECKPOINT`, a checkpoint of this project made hard to quantize
+    (see `quant.stress`), `efficientnet-lite0` with its ImageNet weights, or `random:NAME`, random weights for NAME in
     `quant.models.registry.MODELS` (give `size`).
     """
     if source == "efficientnet-lite0":
@@ -113,6 +117,11 @@ def load_model(source: str, data: str | None, size: int | None) -> tuple[FloatNe
         info = _imagenet_info(name, config.num_classes, size or getattr(config, "size", 224), data or "noise")
         return random_model(config, info.size, info.mean, info.std, info.seed), info
     path = Path(source)
+    if is_trained_checkpoint(path):
+        model, info = read_trained(path)
+        if (size or info.size) != info.size:
+            raise BundleError(f"{source} was trained with quantization, for {info.size} pixels only")
+        return model, replace(info, data=data or info.data)
     if is_own_checkpoint(path):
         model, info = read_checkpoint(path)
         return at_size(model, size or info.size), replace(info, size=size or info.size, data=data or info.data)
@@ -169,7 +178,10 @@ def quantize_stage(
         report, progress = part_of(progress, 0.0, 0.5), part_of(progress, 0.5, 1.0)
         budgets = {"weights": weight_budget, "activations": activation_budget}
         settings = within_budget(model, images, info.mean, info.std, settings, **budgets, progress=report)
-    network = quantize(model, images, info.mean, info.std, settings, progress)
+    if isinstance(model, QuantizedGraph):
+        network, settings = _learned_network(model, images, info, settings, progress)
+    else:
+        network = quantize(model, images, info.mean, info.std, settings, progress)
     bundle.path.mkdir(parents=True, exist_ok=True)
     network.save(bundle.network_file)
     write_if_changed(bundle.config_file, config.to_json() + "\n")
@@ -185,6 +197,24 @@ def quantize_stage(
     }
     bundle.write_document("quantize", document)
     return document
+
+
+def _learned_network(
+    model: QuantizedGraph,
+    images: np.ndarray,
+    info: CheckpointInfo,
+    settings: QuantizerConfig,
+    progress: Progress | None,
+) -> tuple[IntegerNetwork, QuantizerConfig]:
+    """The integer network of one that was trained with quantization, and with what configuration it was made."""
+    if settings.reconstruction or settings.layer_weight_bits or settings.layer_act_bits:
+        raise BundleError(
+            "a network that was trained with quantization has its widths and weights; nothing is searched"
+        )
+    names = ("state_bits", "divisor_mantissa_bits", "table_index_bits", "exp_index_bits", "stream_bits")
+    changes = {name: getattr(settings, name) for name in names}
+    network = integer_network(model, images, info.mean, info.std, progress, **changes)
+    return network, quantizer_config(model, **changes)
 
 
 def evaluate_stage(bundle: Bundle, *, images: int = 1000, progress: Progress | None = None) -> dict[str, object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -44,6 +44,14 @@ class FloatGraph:
         if isinstance(model, Swin):
             return cls(tuple(swin_nodes(model)))
         return cls(tuple(efficientvit_nodes(model)))
+
+    def to(self, device: torch.device | str) -> FloatGraph:
+        """The same graph with its tensors on another device."""
+        moved = []
+        for node in self.nodes:
+            tensors = {name: value.to(device) for name, value in vars(node).items() if isinstance(value, Tensor)}
+            moved.append(replace(node, **tensors))
+        return FloatGraph(tuple(moved))
 
     def blocks(self) -> list[tuple[FloatNode, ...]]:
         """The nodes in blocks of one input each: MBConv, DSConv, attention, or MLP; in the head, a linear layer with

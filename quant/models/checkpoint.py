@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from quant.data.image_folder import CROP_RATIO
 from quant.models.registry import MODELS, Model, build_model
 
-__all__ = ["CheckpointError", "CheckpointInfo", "is_own_checkpoint", "read_checkpoint", "save_checkpoint"]
+__all__ = ["CheckpointError", "CheckpointInfo", "is_own_checkpoint", "parse_info", "read_checkpoint", "save_checkpoint"]
 
 FORMAT = "vitsmith-1"
 
@@ -97,7 +97,7 @@ def read_checkpoint(path: Path | str) -> tuple[Model, CheckpointInfo]:
         raise CheckpointError(f"{path} is not a whole safetensors file ({error}); get it again") from error
     if metadata.get("format") != FORMAT:
         raise CheckpointError(f"{path} was not written by vitsmith; read it with quant.models.loaders.load_checkpoint")
-    info = _parse_info(path, metadata.get("info", ""))
+    info = parse_info(path, metadata.get("info", ""))
     try:
         model = build_model(info.model, info.num_classes, info.size)
         model.load_state_dict(tensors)
@@ -106,7 +106,8 @@ def read_checkpoint(path: Path | str) -> tuple[Model, CheckpointInfo]:
     return model.eval(), info
 
 
-def _parse_info(path: Path, text: str) -> CheckpointInfo:
+def parse_info(path: Path, text: str) -> CheckpointInfo:
+    """The facts that lie beside the weights in the file at `path`. Raises `CheckpointError` if they are damaged."""
     try:
         values = json.loads(text)
         names = {field.name for field in fields(CheckpointInfo)}

@@ -76,7 +76,7 @@ _PLAIN = {
     "deit-s": DeiTConfig(width=384, depth=12, heads=6),
     "deit-b": DeiTConfig(width=768, depth=12, heads=12),
     # small enough to be trained on CIFAR-10 without a GPU
-    "deit-cifar": DeiTConfig(width=96, depth=6, heads=3, size=32, patch=4, num_classes=10),
+    "deit-cifar": DeiTConfig(width=64, depth=4, heads=2, size=32, patch=4, num_classes=10),
 }
 DEIT: dict[str, DeiTConfig] = {
     **_PLAIN,

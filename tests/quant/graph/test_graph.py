@@ -63,7 +63,7 @@ def test_two_classifiers_become_one_layer():
     graph = FloatGraph.from_model(build(MODELS["deit-cifar-distilled"]))
     select, classifier = graph.nodes[-2:]
     assert isinstance(select, FloatSelect) and select.tokens == (0, 1)
-    assert isinstance(classifier, FloatConv) and classifier.weight.shape == (10, 2 * 96, 1, 1)
+    assert isinstance(classifier, FloatConv) and classifier.weight.shape == (10, 2 * 64, 1, 1)
 
 
 def test_windows_of_alternate_blocks_are_shifted():

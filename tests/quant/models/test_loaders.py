@@ -220,7 +220,7 @@ def test_transformers_that_lack_something_are_told(tmp_path, name, key):
 
 def test_other_transformers_are_told(tmp_path):
     torch.save(build(MODELS["deit-cifar"].replace(depth=2)).state_dict(), tmp_path / "shallow.pt")
-    with pytest.raises(CheckpointError, match="has 2 blocks of 96 channels on patches of 4 pixels"):
+    with pytest.raises(CheckpointError, match="has 2 blocks of 64 channels on patches of 4 pixels"):
         load_checkpoint(tmp_path / "shallow.pt")
     torch.save(build(MODELS["swin-cifar"].replace(depths=(2, 2, 1))).state_dict(), tmp_path / "shallow.pt")
     with pytest.raises(CheckpointError, match=r"has stages of \(2, 2, 1\) blocks"):
@@ -242,7 +242,7 @@ def test_truncated_transformers_are_told(tmp_path, kept):
 def test_sizes_come_from_the_tensors_and_can_be_changed(tmp_path):
     torch.save(build_model("deit-cifar", size=48).state_dict(), tmp_path / "deit.pt")
     assert load_checkpoint(tmp_path / "deit.pt").config.size == 48
-    assert load_checkpoint(tmp_path / "deit.pt", size=32).pos_embed.shape == (1, 65, 96)
+    assert load_checkpoint(tmp_path / "deit.pt", size=32).pos_embed.shape == (1, 65, 64)
     wide = build(MODELS["swin-cifar"].replace(size=64, window=8))
     torch.save(wide.state_dict(), tmp_path / "swin.pt")
     assert load_checkpoint(tmp_path / "swin.pt").config == wide.config

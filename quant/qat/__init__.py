@@ -1,0 +1,1 @@
+"""Quantization-aware training: networks learn with fake-quantized weights and maps (Q-ViT, NeurIPS 2022)."""

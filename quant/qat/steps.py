@@ -1,0 +1,224 @@
+"""Quantizers whose steps and zero-points are learned.
+
+References: Esser et al., "Learned Step Size Quantization", ICLR 2020, eq. (1) to (3) and section 2.2; Bhalgat et al.,
+"LSQ+", CVPR workshops 2020, eq. (2) to (4), for the zero-point; Q-ViT, section 3.1.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+from quant import numerics
+from quant.observers import Histogram, affine_range
+from quant.scales import AffineFormat, quantize_weight
+
+__all__ = ["MapQuantizer", "StreamQuantizer", "WeightQuantizer", "learned_step"]
+
+#: power-of-two factors between the scales of channels reach from 1 to 2**-LARGEST_EXPONENT
+LARGEST_EXPONENT = 3
+#: a stream's codes reach so many times further than what was seen so far
+STREAM_MARGIN = 1.25
+LEAST_STEP = 1e-8
+
+
+class _LearnedStep(torch.autograd.Function):
+    """value = step * clamp(round(x / step), low, high), where codes less their zero-point go from low to high.
+
+    Gradients, with inside = low <= x / step <= high::
+
+        d value / d x    = 1 inside, else 0                               (straight through)
+        d value / d step = round(x / step) - x / step inside, else low or high
+        d value / d zero = 0 inside, else -step                           (zero moves both ends down)
+
+    Those of step and zero are times `factor`. What is saved is x alone: maps are larger than caches, so to compute
+    again is quicker than to fetch.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        x: Tensor,
+        step: Tensor,
+        zero: Tensor,
+        low: Tensor | float,
+        high: Tensor | float,
+        factor: float,
+    ) -> Tensor:
+        ctx.save_for_backward(x, step)
+        ctx.low, ctx.high, ctx.factor = low, high, factor
+        return (x / step).clamp_(low, high).round_().mul_(step)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, step = ctx.saved_tensors
+        scaled = x / step
+        clamped = scaled.clamp(ctx.low, ctx.high)
+        # As numbers: products with truth values are eight times as slow.
+        inside = torch.eq(scaled, clamped, out=torch.empty_like(scaled))
+        of_x = inside.mul_(gradient)
+        of_step = _sums(gradient, clamped.round_(), step) - _sums(of_x, scaled, step)
+        of_zero = (of_x.sum_to_size(step.shape) - gradient.sum_to_size(step.shape)) * step
+        return of_x, of_step * ctx.factor, of_zero * ctx.factor, None, None, None
+
+
+def _sums(a: Tensor, b: Tensor, step: Tensor) -> Tensor:
+    """Sums of products over all that share a step."""
+    return (a * b).sum_to_size(step.shape)
+
+
+def learned_step(x: Tensor, step: Tensor, zero: Tensor, low: Tensor | int, high: int, shares: int) -> Tensor:
+    """Round `x` to what codes can stand for: step * (code - zero); see `_LearnedStep`.
+
+    Gradients of step and zero are divided by the square root of the number of values that share them, times `high`.
+
+    Parameters
+    ----------
+    step, zero : broadcastable to `x`, of equal shape; zero becomes a code here, straight through.
+    low, high : smallest and largest code; low may be a tensor like step.
+    shares : values that share a step.
+    """
+    code = zero.detach().round().clamp(max=high)
+    code = code.clamp(min=low) if isinstance(low, int) else code.maximum(low)
+    ends = (low - code, high - code)
+    if step.numel() == 1:
+        # Numbers are quicker to clamp to than tensors of one.
+        ends = tuple(end.item() for end in ends)
+    return _LearnedStep.apply(x, step.clamp(min=LEAST_STEP), zero, *ends, (shares * high) ** -0.5)
+
+
+class WeightQuantizer(nn.Module):
+    """Signed, symmetric, and narrow weights with a learned step for each of `outputs` filters.
+
+    Members
+    -------
+    step : (outputs,).
+    """
+
+    def __init__(self, outputs: int, bits: int) -> None:
+        super().__init__()
+        self.bits, self.levels = bits, numerics.weight_range(bits)[1]
+        self.step = nn.Parameter(torch.ones(outputs))
+
+    @torch.no_grad()
+    def start(self, weight: Tensor, factor: Tensor) -> None:
+        """Steps with the least squared error."""
+        self.step.copy_(quantize_weight(weight * factor, self.bits)[1])
+
+    def forward(self, weight: Tensor, factor: Tensor) -> Tensor:
+        """Fake-quantized weights (O, C/groups, k, k); codes stand for weights times `factor`, which broadcasts."""
+        step = self.step[:, None, None, None].clamp(min=LEAST_STEP)
+        factor_of_gradient = (weight.numel() / len(step) * self.levels) ** -0.5
+        zero = torch.zeros_like(step)
+        return _LearnedStep.apply(weight * factor, step, zero, -self.levels, self.levels, factor_of_gradient) / factor
+
+    def codes(self, weight: Tensor, factor: Tensor) -> Tensor:
+        """The integers behind them, int8."""
+        step = self.step.detach().clamp(min=LEAST_STEP)[:, None, None, None]
+        return torch.round(weight.detach() * factor / step).clamp(-self.levels, self.levels).to(torch.int8)
+
+
+class MapQuantizer(nn.Module):
+    """Unsigned codes of a map (N, C, ...), whose channels share steps and zero-points in groups.
+
+    Parameters
+    ----------
+    bits : of a code.
+    group : int64 (C,), the group of each channel.
+    narrow : bool (groups,): the smallest code stays unused, as it does where codes less their middle are weights.
+    offset : zero-points are learned; else they are 0.
+
+    Members
+    -------
+    step, zero : (groups,).
+    exponent : (C,) float; a channel's step is that of its group times 2**-exponent.
+    """
+
+    def __init__(self, bits: int, group: Tensor, narrow: Tensor, *, offset: bool = True) -> None:
+        super().__init__()
+        self.bits, self.high = bits, (1 << bits) - 1
+        self.register_buffer("group", group, persistent=False)
+        self.register_buffer("low", narrow.float()[group], persistent=False)
+        self.register_buffer("exponent", torch.zeros(len(group)))
+        self.step = nn.Parameter(torch.ones(len(narrow)))
+        self.zero = nn.Parameter(torch.zeros(len(narrow)), requires_grad=offset)
+
+    @property
+    def grouped(self) -> bool:
+        """Whether channels of a group differ."""
+        return bool(self.exponent.any())
+
+    @property
+    def factor(self) -> Tensor:
+        """(C,) steps of channels over that of their group."""
+        return torch.exp2(-self.exponent)
+
+    def forward(self, x: Tensor) -> Tensor:
+        def channels(values: Tensor) -> Tensor:
+            return values.reshape(1, -1, *(1,) * (x.ndim - 2))
+
+        if len(self.step) == 1 and not self.grouped:
+            step, zero, low = self.step, self.zero, int(self.low[0])
+        else:
+            # The gradients of a group's channels are added up by the indexing.
+            step, zero = channels(self.step[self.group] * self.factor), channels(self.zero[self.group])
+            low = channels(self.low)
+        return learned_step(x, step, zero, low, self.high, x.numel() // len(self.step))
+
+    @torch.no_grad()
+    def start(self, values: Tensor, *, grouped: bool = False) -> None:
+        """Steps and zero-points with the least squared error on a map; `grouped` finds exponents first."""
+        by_channel = values.transpose(0, 1).flatten(1)
+        if grouped:
+            largest = by_channel.abs().amax(1).clamp(min=1e-12)
+            self.exponent.copy_(torch.floor(torch.log2(largest.max() / largest)).clamp(max=LARGEST_EXPONENT))
+        by_channel = by_channel / self.factor[:, None]
+        for index in range(len(self.step)):
+            chosen = self.group == index
+            unused = int(self.low[chosen][0])
+            histogram = Histogram()
+            histogram.update(by_channel[chosen].reshape(1, -1))
+            low, high = affine_range(histogram, self.bits, "mse")
+            step = (high - low).clamp(min=LEAST_STEP) / (self.high - unused)
+            self.step[index] = step
+            if self.zero.requires_grad:
+                self.zero[index] = torch.round(-low / step) + unused
+
+    def form(self) -> AffineFormat:
+        """Scales and zero-points, one per channel or of the whole map."""
+        step = self.step.detach().double().clamp(min=LEAST_STEP)
+        zero = self.zero.detach()[self.group].round().clamp(max=self.high).maximum(self.low).long()
+        if len(step) == 1 and not self.grouped:
+            return AffineFormat(step.cpu(), zero[:1].cpu(), self.bits)
+        return AffineFormat((step[self.group] * self.factor.double()).cpu(), zero.cpu(), self.bits)
+
+
+class StreamQuantizer(nn.Module):
+    """Signed codes of a residual stream in one scale, which covers what was seen in training.
+
+    They are too fine to matter to gradients: in training, values pass as they are.
+
+    Members
+    -------
+    largest : (), the largest absolute value so far.
+    """
+
+    def __init__(self, bits: int = 16) -> None:
+        super().__init__()
+        self.high = (1 << (bits - 1)) - 1
+        self.register_buffer("largest", torch.tensor(0.0))
+
+    @torch.no_grad()
+    def start(self, values: Tensor) -> None:
+        """Take in values."""
+        low, high = values.aminmax()
+        self.largest.copy_(torch.maximum(self.largest, torch.maximum(-low, high)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.start(x.detach())
+            return x
+        step = self.largest.clamp(min=LEAST_STEP) * (STREAM_MARGIN / self.high)
+        return torch.round(x / step).clamp(-self.high, self.high) * step

@@ -1,0 +1,123 @@
+"""Training from the command line: float networks, and networks of few bits that start from them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from quant.data import load_dataset
+from quant.data.dataset import ArrayDataset, normalise
+from quant.graph import FloatGraph
+from quant.models.checkpoint import CheckpointInfo, save_checkpoint
+from quant.models.efficientvit import EFFICIENTVIT
+from quant.qat.checkpoint import new_network, save_trained
+from quant.qat.config import QatConfig
+from quant.qat.loss import DistillationLoss
+from quant.qat.network import QuantizedGraph
+from quant.train import Loss, Schedule, TrainConfig, train
+from vitsmith.bundle import BundleError
+from vitsmith.stages import load_model
+
+__all__ = ["START_IMAGES", "quantized_settings", "train_stage"]
+
+#: peak learning rates of EfficientViT, of transformers, and of networks that are trained already
+RATE, TRANSFORMER_RATE, QUANTIZED_RATE = 4e-3, 1e-3, 5e-4
+#: training images that the first steps and zero-points are chosen for
+START_IMAGES = 64
+
+
+def quantized_settings(bits: int | None, **settings: object) -> QatConfig | None:
+    """How to quantize, or None if `bits` is. Raises `BundleError` for settings that cannot be."""
+    if bits is None:
+        if any(settings[name] for name in ("rectify", "teacher", "guidance")):
+            raise BundleError("--rectify, --teacher, and --guidance belong to training with quantization; give --bits")
+        return None
+    try:
+        return QatConfig(bits=bits, **settings)
+    except ValueError as error:
+        raise BundleError(str(error)) from error
+
+
+def train_stage(
+    out: Path,
+    model: str,
+    *,
+    data: str,
+    schedule: str,
+    minutes: float,
+    rate: float | None = None,
+    start: str | None = None,
+    settings: QatConfig | None = None,
+    precision: str = "float32",
+    device: str = "cpu",
+    seed: int = 0,
+    resume: bool = False,
+    command: str = "",
+    quiet: bool = False,
+) -> dict[str, object]:
+    """Train `model` from random weights, or, with `settings`, the network `start` (see `load_model`) with quantization.
+
+    Raises `BundleError` for a data set of pictures that are not held in memory, and for settings that cannot be.
+    """
+    if (settings is None) != (start is None):
+        raise BundleError("training with quantization needs both --bits and --start CHECKPOINT, a trained network")
+    # More threads help little on small images, and stall on a busy machine.
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    try:
+        epochs = Schedule.parse(schedule)
+        twin, info = load_model(start, data, epochs.final_size) if start else (None, None)
+        name = info.model if info else model
+        config = TrainConfig(
+            model=name, schedule=epochs, minutes=minutes, peak_lr=rate or _rate(name, settings),
+            weight_decay=TrainConfig.weight_decay if settings is None else 0.0, precision=precision,
+            evaluate_every=10, seed=seed, device=device,
+        )  # fmt: skip
+    except ValueError as error:
+        raise BundleError(str(error)) from error
+    train_data, test_data = (load_dataset(data, split, epochs.final_size) for split in ("train", "test"))
+    if not isinstance(train_data, ArrayDataset):
+        raise BundleError(f"training needs small images held in memory; {data} is a folder of pictures")
+    if info:
+        for dataset in (train_data, test_data):
+            dataset.mean, dataset.std = info.mean, info.std
+    network, loss = _quantized(twin, info, settings, train_data, config) if settings else (None, None)
+    top1 = train(
+        config, train_data, test_data, out, model=network, loss=loss,
+        save=save_trained if settings else save_checkpoint, resume=resume, command=command,
+        console=Console(quiet=quiet),
+    )  # fmt: skip
+    return {
+        "checkpoint": str(out),
+        "model": name,
+        "top1": top1,
+        "start_top1": info.top1 if info else None,
+        "settings": asdict(settings) if settings else None,
+    }
+
+
+def _rate(name: str, settings: QatConfig | None) -> float:
+    if settings is not None:
+        return QUANTIZED_RATE
+    return RATE if name in EFFICIENTVIT else TRANSFORMER_RATE
+
+
+def _quantized(
+    twin: object, info: CheckpointInfo, settings: QatConfig, data: ArrayDataset, config: TrainConfig
+) -> tuple[QuantizedGraph, Loss]:
+    """A network to train, and its loss."""
+    graph = FloatGraph.from_model(twin)
+    if len(data.class_names) != info.num_classes:
+        raise BundleError(f"{data.name} has {len(data.class_names)} classes, the network {info.num_classes}")
+    images = normalise(data.sample(START_IMAGES, config.seed), info.mean, info.std)
+    network = new_network(graph, settings, images, replace(info, size=config.schedule.final_size))
+    try:
+        loss = DistillationLoss(
+            settings, graph.to(config.device), network.graph.to(config.device), config.label_smoothing
+        )
+    except ValueError as error:
+        raise BundleError(str(error)) from error
+    return network, loss
