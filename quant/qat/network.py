@@ -192,9 +192,14 @@ class QuantizedGraph(nn.Module):
                     del live[name]
 
     def _attend(self, node: FloatSoftmaxAttention, layer: Layer, x: Tensor) -> dict[str, Tensor]:
-        q, k, v = node.heads_of(x)
+        # Integers weight v less the middle of its codes, and add that as a constant: the codes of few-bit
+        # probabilities do not add up to 1, so it matters.
+        middle = self[node.inputs[0]].output.middle
+        middle[: len(middle) // 3 * 2] = 0
+        q, k, v = node.heads_of(x - middle[:, None, None])
         attention = layer.probabilities(node.attention(node.scores(q, k), *x.shape[2:]))
-        return {"q": q, "k": k, "attention": attention, "output": node.combine(attention, v, *x.shape[2:])}
+        output = node.combine(attention, v, *x.shape[2:]) + middle.chunk(3)[2][:, None, None]
+        return {"q": q, "k": k, "attention": attention, "output": output}
 
     def fake(self, original: FloatNode) -> FloatNode:
         """A node with its values of today, a convolution's weights fake-quantized."""

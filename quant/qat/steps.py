@@ -155,6 +155,13 @@ class MapQuantizer(nn.Module):
         """(C,) steps of channels over that of their group."""
         return torch.exp2(-self.exponent)
 
+    @property
+    def middle(self) -> Tensor:
+        """(C,) what the codes in the middle of the range stand for; without gradients."""
+        step = self.step.detach().clamp(min=LEAST_STEP)[self.group] * self.factor
+        zero = self.zero.detach()[self.group].round().clamp(max=self.high).maximum(self.low)
+        return ((1 << (self.bits - 1)) - zero) * step
+
     def forward(self, x: Tensor) -> Tensor:
         def channels(values: Tensor) -> Tensor:
             return values.reshape(1, -1, *(1,) * (x.ndim - 2))

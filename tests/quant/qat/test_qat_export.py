@@ -28,23 +28,47 @@ def local_codes(trained, made, node, trace):
     sources = [dequantize(made, name, trace[name]) for name in node.inputs]
     if node.inputs[0] == INPUT:
         sources = [images(trained.name)]
-    fake, layer = trained.fake(node), trained[node.name]
+    layer = trained[node.name]
     if isinstance(node, FloatSoftmaxAttention):
-        output = trained._attend(fake, layer, sources[0])["output"]
+        output = attention_output(trained, made, node, trace)
     else:
-        output = fake.run(*sources)["output"]
+        output = trained.fake(node).run(*sources)["output"]
     return layer.output.form().quantize(output), trace[node.name]
+
+
+def attention_output(trained, made, node, trace):
+    """The output, given the integer node's probabilities; these are half a code at most from the real ones, and what
+    tables and the integers that stand for position biases cost."""
+    integer, quantizer = made[node.name], trained[node.name].probabilities
+    # An integer attention reads the one code of k and v that has no negative as the one above it.
+    channels, low = trace[node.inputs[0]].shape[1], trained[node.inputs[0]].output.low
+    codes = trace[node.inputs[0]].maximum(low.int().reshape(1, channels, 1, 1))
+    shape, fake, form = codes.shape[2:], trained.fake(node), trained[node.inputs[0]].output.form()
+    q, k, v = fake.heads_of(dequantize(made, node.inputs[0], codes))
+    real = fake.attention(fake.scores(q, k), *shape).double()
+    step = quantizer.form().scale.reshape(-1, 1, 1)
+    found = integer.probabilities(integer.scores(codes)[0], *shape).reshape(real.shape)
+    relative = 0.01
+    if node.bias is not None:  # rounded to a step of the scores; so is the largest one
+        q_steps, k_steps, _ = (x.reshape(node.heads, -1)[:, 0] for x in form.scale.chunk(3))
+        relative = relative + (q_steps * k_steps * node.scale).reshape(-1, 1, 1)
+    excess = (found - (real / step).clamp(max=quantizer.high)).abs() - 0.5 - relative * real / step
+    assert float(excess.max()) <= 0, node.name
+    middle = trained[node.inputs[0]].output.middle.chunk(3)[2]
+    v = v - fake.heads_of(torch.cat([middle] * 3).reshape(1, -1, 1, 1).expand(len(codes), -1, *shape))[2]
+    return fake.combine((found * step).float(), v, *shape) + middle[:, None, None]
 
 
 @pytest.mark.parametrize(("name", "settings"), CASES)
 @torch.no_grad()
 def test_integers_are_what_was_learned(name, settings):
-    """Node by node: few codes differ, as real numbers next to the edge of a code are rounded either way. An attention
-    adds up many probabilities, and codes of 8 bits have more edges, finer than a table's."""
+    """Node by node: few codes differ, by one, as real numbers next to the edge of a code are rounded either way.
+    Tables of 12 bits, so that their steps are finer than codes of 8; the reciprocal square roots of LayerNorm are 0.2 %
+    off at most, half a code of 8 bits."""
     trained = network(name, **settings).eval()
     trained.name = name
     pictures = noise_images(4, SIZES[name])
-    made = integer_network(trained, pictures, MEAN, STD)
+    made = integer_network(trained, pictures, MEAN, STD, table_index_bits=12)
     trace = made.run(torch.from_numpy(pictures), trace=True)
     for node in trained.graph.nodes:
         layer = trained[node.name]
@@ -55,8 +79,8 @@ def test_integers_are_what_was_learned(name, settings):
         if isinstance(layer.output, MapQuantizer):
             expected, found = local_codes(trained, made, node, trace)
             difference = (found - expected).abs()
-            many = layer.output.bits > 4 or layer.probabilities is not None
-            assert float(difference.double().mean()) < (0.35 if many else 0.05), node.name
+            share = 0.12 if layer.output.bits == 8 else 0.05
+            assert int(difference.max()) <= 1 and float(difference.double().mean()) < share, node.name
 
 
 def test_noise_is_small_with_many_bits():
