@@ -13,7 +13,12 @@ from functools import cache
 from math import ceil
 from pathlib import Path
 
+from hw.arithmetic.cascade import CascadeFormat
+from hw.arithmetic.dot_product import DotProductFormat
 from hw.config import DW_TAPS, AcceleratorConfig, Multipliers
+from hw.engines.attention import outer_format
+from hw.engines.depthwise import lane_format
+from hw.engines.mac_array import mac_format
 from quant import numerics
 
 __all__ = ["KINDS", "TABLE", "UNITS", "Estimate", "ResourceError", "estimate_resources", "features", "hardware_digest"]
@@ -21,7 +26,6 @@ __all__ = ["KINDS", "TABLE", "UNITS", "Estimate", "ResourceError", "estimate_res
 #: LUT sites (carry chains and LUT RAM count where they take them), flip-flops, memory blocks, multipliers
 KINDS = ("lut", "flip_flop", "block_ram", "dsp")
 TABLE = Path(__file__).with_name("resources.json")
-PACKED_PRODUCTS = 2  #: products of a packed multiplier
 
 #: block RAM of each family: the words that a block holds at each width
 XILINX_BLOCK = {72: 512, 36: 1024, 18: 2048, 9: 4096, 4: 8192, 2: 16384, 1: 32768}
@@ -128,8 +132,13 @@ def _attention(c: AcceleratorConfig) -> Features:
     return {**products, "one": 1, "states per cycle": c.state_group, "word bits": c.pad_word_bits}
 
 
-def _lanes(count: Callable[[AcceleratorConfig], int]) -> Callable[[AcceleratorConfig], Features]:
-    return lambda c: {"lanes": count(c), "word bits": c.pad_word_bits}
+def _lane_logic(count: Callable[[AcceleratorConfig], int]) -> Callable[[AcceleratorConfig], Features]:
+    """Of a requantizer, and of what feeds it words."""
+    return lambda c: {
+        "lanes": count(c),
+        "word bits": c.pad_word_bits,
+        **({"lanes in logic": count(c)} if c.logic_requantizers else {}),
+    }
 
 
 def _tap_products(c: AcceleratorConfig) -> int:
@@ -141,11 +150,11 @@ def _matmul_lanes(c: AcceleratorConfig) -> int:
 
 
 def _depthwise_lanes(c: AcceleratorConfig) -> int:
-    return c.dw_pixels * c.requant_channels
+    return c.dw_pixels * c.dw_group
 
 
 def _norm_lanes(c: AcceleratorConfig) -> int:
-    return c.requant_channels
+    return c.norm_group
 
 
 #: features of LUTs and flip-flops, by unit
@@ -159,48 +168,50 @@ UNITS: dict[str, Callable[[AcceleratorConfig], Features]] = {
     "matmul": lambda c: {"one": 1, "word bits": c.pad_word_bits, "pixels": c.pixels},
     "MAC array": _mac_array,
     "accumulators": lambda c: {"sum bits": c.pixels * c.out_lanes * c.acc_bits},
-    "requantizer": _lanes(_matmul_lanes),
+    "requantizer": _lane_logic(_matmul_lanes),
     "depthwise": _depthwise,
     "depthwise accumulators": lambda c: {"sum bits": c.dw_pixels * c.in_lanes * c.acc_bits},
-    "depthwise requantizer": _lanes(_depthwise_lanes),
+    "depthwise requantizer": _lane_logic(_depthwise_lanes),
     "attention": _attention,
     "norm": lambda c: {"one": 1, "lanes": _norm_lanes(c), "word bits": c.pad_word_bits},
-    "norm requantizer": lambda c: {"lanes": _norm_lanes(c)},
+    "norm requantizer": _lane_logic(_norm_lanes),
 }
 
 # -- multipliers --
 
 
-def _multipliers(style: Multipliers, products: int) -> Features:
-    if style == Multipliers.LOGIC:
-        return {}
-    return {"multipliers": products if style == Multipliers.PLAIN else ceil(products / PACKED_PRODUCTS)}
+def _dot_multipliers(form: DotProductFormat | CascadeFormat, copies: int = 1) -> Features:
+    return {"multipliers": copies * form.inputs * form.packing.multipliers(form.counts)}
 
 
 def _depthwise_multipliers(c: AcceleratorConfig) -> Features:
-    pixels = c.dw_pixels + (c.engine_multiplier != Multipliers.PLAIN) * (c.dw_pixels % PACKED_PRODUCTS)
-    return _multipliers(c.engine_multiplier, pixels * c.dw_channels * DW_TAPS)
+    return {} if c.logic_engines else _dot_multipliers(lane_format(c), c.dw_channels)
 
 
 def _attention_multipliers(c: AcceleratorConfig) -> Features:
-    if c.engine_multiplier == Multipliers.LOGIC:
+    if c.logic_engines:
         return {}
-    products = _multipliers(c.engine_multiplier, c.in_lanes * c.key_group)["multipliers"]
+    products = outer_format(c).multipliers((c.in_lanes, c.key_group))
     return {"multipliers": products + c.state_group + 3}  # one more for the sums, two for addresses
 
 
+def _lane_multipliers(count: Callable[[AcceleratorConfig], int]) -> Callable[[AcceleratorConfig], Features]:
+    """Of a requantizer, for its first and its second product."""
+    return lambda c: {"lanes": count(c), **({} if c.logic_requantizers else {"second products": count(c)})}
+
+
 def _norm_multipliers(c: AcceleratorConfig) -> Features:
-    return {} if c.engine_multiplier == Multipliers.LOGIC else {"lanes": _norm_lanes(c)}
+    return {} if c.logic_engines else {"lanes": _norm_lanes(c)}
 
 
 _MULTIPLIERS: dict[str, Callable[[AcceleratorConfig], Features]] = {
-    "MAC array": lambda c: _multipliers(c.multiplier, c.macs),
-    "requantizer": lambda c: {"lanes": _matmul_lanes(c)},
+    "MAC array": lambda c: _dot_multipliers(mac_format(c)),
+    "requantizer": _lane_multipliers(_matmul_lanes),
     "depthwise": _depthwise_multipliers,
-    "depthwise requantizer": lambda c: {"lanes": _depthwise_lanes(c)},
+    "depthwise requantizer": _lane_multipliers(_depthwise_lanes),
     "attention": _attention_multipliers,
     "norm": _norm_multipliers,
-    "norm requantizer": lambda c: {"lanes": _norm_lanes(c)},
+    "norm requantizer": _lane_multipliers(_norm_lanes),
 }
 
 # -- memories --
@@ -219,7 +230,7 @@ def _blocks(width: int, words: int, block: dict[int, int]) -> int:
 
 
 def _pads(c: AcceleratorConfig, block: dict[int, int]) -> Features:
-    granule = c.requant_channels * c.act_bits  # written at once
+    granule = c.write_group * c.act_bits  # written at once
     return {"blocks": c.pad_word_bits // granule * sum(_blocks(granule, words, block) for words in c.pad_words)}
 
 

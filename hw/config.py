@@ -53,7 +53,7 @@ class AcceleratorConfig:
     out_lanes: int = 16  #: To, output channels per cycle; a power of two
     dw_pixels: int = 7  #: output pixels per cycle of the depthwise engine, at most P; times Ti channels and 3 taps
     requant_channels: int = 8  #: channels that the MAC array's requantizer takes per cycle (times P lanes)
-    dw_requant_channels: int = 4  #: that of the depthwise engine (times dw_pixels lanes), at most Ti
+    dw_requant_channels: int = 8  #: that of the depthwise engine (times dw_pixels lanes), at most Ti
     norm_channels: int = 4  #: channels of LayerNorm per cycle, at most Ti
     act_bits: int = 8  #: activations, unsigned
     weight_bits: int = 8  #: weights, signed and narrow
@@ -70,7 +70,7 @@ class AcceleratorConfig:
     parameter_buffer_words: int = 512  #: words of `bus_bits` prefetched for each small engine
     state_tiles: int = 16  #: Ti x To tiles of attention states that are held at once
     queue_depth: int = 4  #: instructions waiting at each engine
-    state_lanes: int = 4  #: attention states that are requantized per cycle, at most Ti, To, and a stream word
+    state_lanes: int = 16  #: attention states that are requantized per cycle, at most Ti, To, and a stream word
     attention_keys: int = 8  #: key channels that meet all Ti value channels per cycle, at most Ti / 2
     multiplier: Multipliers = Multipliers.PACKED  #: the same results in every style
     logic_engines: bool = False  #: the engines beside the MAC array, except requantizers, multiply in logic

@@ -34,6 +34,7 @@ CLAMP_STAGE = 12
 INDEX_BITS = numerics.INDEX_ZERO_BITS + 1  # of a stage that is an index but for the zero: more means the same entry
 CODE_BITS = 10  # of an output without zero-point, if codes are unsigned: more is clamped with every zero-point
 WIDE_BITS = numerics.OPERAND_BITS + 1  # if outputs have 16 bits
+HALF_BITS = 8  # of a factor in logic: each part is multiplied alone, and the sum that follows anyway adds the parts
 
 
 def saturate(x: Value, bits: int) -> Value:
@@ -209,9 +210,9 @@ class RequantizerLane(wiring.Component):
 
     def _second_stage(self, m: Module, operand: Signal, addend: Signal) -> Signal:
         """code = zero_point + round_shift(operand * multiplier2 + addend, shift2), stages 7 to 11."""
-        product = self._multiply(m, "product2", MULTIPLIER2_STAGE, operand, self.multiplier2, self._styles[1])
+        product = self._second_product(m, operand)
         addend8 = Signal.like(addend)
-        total = Signal(signed(len(product) + 1), reset_less=True)
+        total = Signal(signed(len(operand) + len(self.multiplier2) + 1), reset_less=True)
         with m.If(self.enables[MULTIPLIER2_STAGE]):
             m.d.sync += addend8.eq(addend)
         with m.If(self.enables[MULTIPLIER2_STAGE + 1]):
@@ -223,6 +224,18 @@ class RequantizerLane(wiring.Component):
         with m.If(self.enables[ZERO_STAGE]):
             m.d.sync += code.eq((t + Cat(Const(1, 1), self.zero_point)) >> 1)
         return code
+
+    def _second_product(self, m: Module, operand: Signal) -> Value:
+        """operand * multiplier2, from registers at the end of MULTIPLIER2_STAGE; in logic, the sum of two products."""
+        style = self._styles[1]
+        if style is not Multipliers.LOGIC:
+            return self._multiply(m, "product2", MULTIPLIER2_STAGE, operand, self.multiplier2, style)
+        low, high = self.multiplier2[:HALF_BITS], self.multiplier2[HALF_BITS:]
+        parts = [
+            self._multiply(m, f"product2_{name}", MULTIPLIER2_STAGE, operand, half, style)
+            for name, half in (("low", low), ("high", high))
+        ]
+        return parts[0] + (parts[1] << HALF_BITS)
 
     def _clamp(self, code: Signal) -> Value:
         """Clamp to the limit, or, if `wide`, to 16 bits with a sign."""

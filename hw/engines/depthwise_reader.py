@@ -96,7 +96,8 @@ class RowWalk(wiring.Component):
         next_first = Mux(first_j >= 0, row_after_first, view.start)
         next_first_real = (first_j >= -1) & (first_j <= last_real[1])
         entry = Mux(self.stride2 & (j == -1), row_after_first, view.start)
-        next_address = self.address + Mux(self.address >= threshold, wrapped_step, step)
+        # sums beside comparisons, not behind them
+        next_address = Mux(self.address >= threshold, self.address + wrapped_step, self.address + step)
         next_real = Mux(self.stride2, (j >= -2) & (j <= last_real[2]), (j >= -1) & (j <= last_real[1]))
 
         with m.If(self.block):

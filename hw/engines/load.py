@@ -400,7 +400,7 @@ class Loader(wiring.Component):
         config = self._config
         m.submodules.fetcher = fetcher = RowFetcher(config)
         m.submodules.reader = reader = AxiReader(data_width=config.bus_bits, fifo_depth=FIFO_BEATS)
-        m.submodules.rows = rows = fifo.SyncFIFO(width=1, depth=ROWS_AHEAD)
+        m.submodules.rows = rows = fifo.SyncFIFOBuffered(width=1, depth=ROWS_AHEAD)
         m.submodules.unroller = unroller = Unroller(config)
         wiring.connect(m, wiring.flipped(self.instruction.body), fetcher.instruction)
         wiring.connect(m, fetcher.command, reader.command)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from amaranth import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -455,7 +455,7 @@ class NormEngine(wiring.Component):
             config, pixels=1, channels=config.norm_group, word_bits=config.bus_bits, acc_bits=ELEMENT_BITS
         )
         m.submodules.waiting = waiting = SyncFIFO(width=len(unit.y.as_value()), depth=GROUPS_AHEAD)
-        m.submodules.results = results = SyncFIFO(width=len(writer.codes.as_value()), depth=GROUPS_AHEAD)
+        m.submodules.results = results = SyncFIFOBuffered(width=len(writer.codes.as_value()), depth=GROUPS_AHEAD)
         connect(m, flipped(self.parameters), records.parameters)
         connect(m, records.table_write, requantizer.table_write)
         go = waiting.r_rdy & records.valid

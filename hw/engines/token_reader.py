@@ -61,24 +61,25 @@ class TokenReader(wiring.Component):
         full = (requested - consumed)[: len(requested)] == SLOTS
         pair_requested, ends_row, ends_pass = self._request_words(m, full)
         words_k, words_v = self._receive_words(m, arrived, consumed)
-        m.submodules.flags = flags = Memory(shape=2, depth=SLOTS, init=[])
-        mark, flag = flags.write_port(), flags.read_port(domain="comb")
+        pixel = Signal(range(self._config.pixels))
+        shape = data.StructLayout({"last_pixel": pixel.shape(), "ends_pass": 1})
+        m.submodules.groups = groups = Memory(shape=shape, depth=SLOTS, init=[])
+        mark, group = groups.write_port(), groups.read_port(domain="comb")
         m.d.comb += [
             mark.en.eq(pair_requested),
             mark.addr.eq(requested),
-            mark.data[0].eq(ends_row),
-            mark.data[1].eq(ends_pass),
-            flag.addr.eq(consumed),
+            mark.data.last_pixel.eq(Mux(ends_row, self.last_pixels, self._config.pixels) - 1),
+            mark.data.ends_pass.eq(ends_pass),
+            group.addr.eq(consumed),
         ]
         with m.If(pair_requested):
             m.d.sync += requested.eq(requested + 1)
 
-        pixel = Signal(range(self._config.pixels))
-        last_pixel = pixel == Mux(flag.data[0], self.last_pixels, self._config.pixels) - 1
+        last_pixel = pixel == group.data.last_pixel
         token_bits = len(self.k.as_value())
         m.d.comb += [
             self.valid.eq(arrived != consumed),
-            self.last.eq(last_pixel & flag.data[1]),
+            self.last.eq(last_pixel & group.data.ends_pass),
             self.k.eq(words_k.word_select(pixel, token_bits)),
             self.v.eq(words_v.word_select(pixel, token_bits)),
         ]

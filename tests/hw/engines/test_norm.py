@@ -135,7 +135,7 @@ class Instruction:
             take = max(take, written[-GROUPS_AHEAD]) + 1
             go = max(take + VectorUnit.latency + 1, records)
             records = go + self.group_words
-            written.append(go + Requantizer.latency + 1)
+            written.append(go + Requantizer.latency + 2)
         return written[-1] + 1
 
 
