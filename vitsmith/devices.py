@@ -12,11 +12,14 @@ from PIL import Image
 from boards.driver import BoardDevice
 from boards.registry import BOARDS, Board, BoardError, find_board
 from boards.serial_line import SerialLine
-from hw.config import AcceleratorConfig
+from compiler.compile import compile_network
+from compiler.errors import CompileError
+from hw.config import CONFIGS, AcceleratorConfig
 from quant.data import DataError
 from quant.data.cifar10 import CLASS_NAMES as CIFAR10_NAMES
 from quant.data.fashion_mnist import CLASS_NAMES as FASHION_NAMES
 from quant.data.image_folder import CROP_RATIO, preprocess
+from quant.integer_network import IntegerNetwork
 from sim.runner import MemoryModel, simulate
 from vitsmith.bundle import Bundle
 
@@ -134,15 +137,31 @@ def run_stage(bundle: Bundle, target: str, paths: Sequence[Path], *, check: bool
     return document
 
 
-def board_rows() -> list[tuple[str, ...]]:
-    """Name, title, device, configuration, memory, clock, line, and status of every board."""
+BOARD_HEADER = (
+    "board", "title", "device", "accelerator", "memory", "clock", "line", "frames/s (predicted)", "status"
+)  # fmt: skip
+
+
+def board_rows(bundle: Bundle) -> list[tuple[str, ...]]:
+    """A row of `BOARD_HEADER` for every board; frames per second are those of the bundle's network, if there is one."""
+    network = bundle.load_network() if bundle.network_file.exists() else None
     return [
         (
             board.name, board.title, board.device, board.config, f"{board.chip.size >> 20} MiB SDRAM",
-            f"{board.frequency / 1e6:g} MHz", f"{board.baud / 1e6:g} Mbaud", board.status,
+            f"{board.frequency / 1e6:g} MHz", f"{board.baud / 1e6:g} Mbaud",
+            _frames_per_second(network, board) if network else f"no network in {bundle.path}", board.status,
         )
         for board in BOARDS.values()
     ]  # fmt: skip
+
+
+def _frames_per_second(network: IntegerNetwork, board: Board) -> str:
+    """Predicted for one frame per run, the images in the board's memory; or why the network does not fit."""
+    try:
+        program = compile_network(network, CONFIGS[board.config], memory=board.memory)
+    except CompileError as error:
+        return f"does not fit: {error.obstacles[0].why}"
+    return f"{board.frequency / program.predicted_cycles:.1f}"
 
 
 def board_folder(board: Board) -> Path:

@@ -9,8 +9,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import vitsmith
-from boards.registry import BoardError
+from boards.registry import BOARDS, BoardError
+from compiler.compile import compile_network
 from compiler.results import decode_scores
+from hw.config import CONFIGS
 from quant.data import DataError
 from tests.configs import SMALL, quantizer_settings
 from tests.quant.support import tiny_network
@@ -26,12 +28,30 @@ def invoke(*arguments: object) -> tuple[int, str]:
     return result.exit_code, result.stdout
 
 
-def test_boards_are_listed() -> None:
-    status, output = invoke("boards", "--json")
+def test_boards_are_listed(tmp_path: Path) -> None:
+    status, output = invoke("boards", "--bundle", tmp_path, "--json")
     assert status == 0
     (row,) = json.loads(output)["boards"]
     assert (row["board"], row["accelerator"]) == ("ulx3s-85f", "nano")
     assert "simulated" in row["status"]
+    assert "no network" in row["frames/s (predicted)"]
+
+
+def test_boards_have_a_speed_for_a_network(tmp_path: Path) -> None:
+    network, _ = tiny_network(32, **quantizer_settings(CONFIGS["nano"]))
+    network.save(tmp_path / "network.safetensors")
+    (row,) = devices.board_rows(Bundle(tmp_path))
+    board = BOARDS["ulx3s-85f"]
+    program = compile_network(network, CONFIGS["nano"], memory=board.memory)
+    assert row[devices.BOARD_HEADER.index("frames/s (predicted)")] == f"{40e6 / program.predicted_cycles:.1f}"
+    assert program.predicted_cycles > compile_network(network, CONFIGS["nano"]).predicted_cycles  # slower memory
+
+
+def test_a_network_too_large_for_a_board_has_no_speed(tmp_path: Path) -> None:
+    network, _ = tiny_network(32, **(quantizer_settings(CONFIGS["nano"]) | {"table_index_bits": 11}))
+    network.save(tmp_path / "network.safetensors")
+    (row,) = devices.board_rows(Bundle(tmp_path))
+    assert "does not fit: " in row[devices.BOARD_HEADER.index("frames/s (predicted)")]
 
 
 def test_flash_shows_its_command() -> None:

@@ -93,7 +93,7 @@ def test_foreign_program_and_verilog_are_refused(bundle: Bundle, tmp_path: Path)
         ("nonsense", [], "no configuration or file called 'nonsense'"),
         ("base", ["pixels"], "expected FIELD=VALUE"),
         ("base", ["lanes=3"], "FIELD one of acc_bits"),
-        ("base", ["pixels=x"], "'x' is not an integer"),
+        ("base", ["pixels=x"], "'x' is not an integer, true, or false"),
         ("base", ["pixels=99"], "pixels = 99 is not an integer from 1 to 32"),
         ("base", ["in_lanes=12"], "not a power of two"),
         ("base", ["dw_pixels=8"], "exceeds pixels = 7"),

@@ -21,6 +21,7 @@ def case(job: dict) -> dict:
         return {"obstacle": "too large"}
     return {
         "cycles": 1000.0 * job["batch"], "predicted_cycles": 990.0 * job["batch"], "macs": 10, "mac_utilisation": 0.5,
+        "dsps": 1000, "operations_per_dsp": 3.25,
         "read_bytes": 5, "scores": 100, "mismatches": 0, "stray_writes": 0, "simulated_cycles_per_second": 7,
     }  # fmt: skip
 
@@ -38,7 +39,7 @@ def test_benchmark_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert "| b0 | 128 | nano | 128 | 1 | 1,000 | 990 (-1.0%) | 50.0% | 0 of 100 |" in page
     assert "b2" not in page  # it does not fit
     assert stages.comparison_stage(tmp_path)["measured"] == document["cases"]
-    assert "| EfficientViT-B0 128 | base | 1,792 | 8 | 8,000 | 50.0% | 25,000 | 37,500 |" in (
+    assert "| EfficientViT-B0 128 | base | 1,792 | 8 | 8,000 | 50.0% | 3.25 (of 1,000 DSPs) | 25,000 | 37,500 |" in (
         tmp_path / "comparison.md"
     ).read_text()  # fmt: skip
 
