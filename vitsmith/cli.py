@@ -634,17 +634,31 @@ def flash(
 
 @app.command(name="run")
 def run_command(
-    pictures: Annotated[list[Path], typer.Argument(help="Image files.")],
+    pictures: Annotated[list[Path], typer.Argument(help="Image files, and folders of them.")],
     device: Annotated[str, typer.Option(help="sim, or BOARD:PORT, as ulx3s-85f:/dev/ttyUSB0.")] = "sim",
     bundle: BundleOption = DEFAULT_BUNDLE,
     check: Annotated[bool, typer.Option("--check", help="Compare every score with the integer network.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on with every picture that a camera adds to the folder.")
+    ] = (False),
     json: JsonOption = False,
 ) -> None:
     """Classify pictures in simulation or on a board."""
-    from vitsmith.devices import run_stage
+    from vitsmith.devices import run_stage, watch_stage
 
+    if watch and len(pictures) != 1:
+        raise typer.BadParameter("--watch takes one folder")
+    if watch:
+        for document in watch_stage(Bundle(bundle), device, pictures[0], check=check):
+            _show_classes(device, document, json)
+        return
     with console.progress_bar("run"):
         document = run_stage(Bundle(bundle), device, pictures, check=check)
+    _show_classes(device, document, json)
+
+
+def _show_classes(device: str, document: dict[str, object], json: bool) -> None:
+    """Print what was found in some pictures; exit if scores differ."""
     if not json:
         for picture in document["pictures"]:
             rows = list(zip(picture["classes"], picture["scores"], strict=True))

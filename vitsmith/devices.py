@@ -1,7 +1,8 @@
 """Devices that run a bundle's program, in simulation or on a board, and pictures for them."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Protocol
 
@@ -18,16 +19,27 @@ from hw.config import CONFIGS, AcceleratorConfig
 from quant.data import DataError
 from quant.data.cifar10 import CLASS_NAMES as CIFAR10_NAMES
 from quant.data.fashion_mnist import CLASS_NAMES as FASHION_NAMES
-from quant.data.image_folder import CROP_RATIO, preprocess
+from quant.data.image_folder import CROP_RATIO, SUFFIXES, preprocess
 from quant.integer_network import IntegerNetwork
 from sim.runner import MemoryModel, simulate
 from vitsmith.bundle import Bundle
 
-__all__ = ["Device", "SimulatedDevice", "open_device", "read_pictures", "run_stage"]
+__all__ = [
+    "BOARD_HEADER",
+    "Device",
+    "SimulatedDevice",
+    "board_rows",
+    "open_device",
+    "picture_files",
+    "read_pictures",
+    "run_stage",
+    "watch_stage",
+]
 
 Progress = Callable[[float, str], None]
 
 TOP_CLASSES = 5
+LOOK_SECONDS = 0.5  #: between two looks into the folder of a camera
 OWN_DATA = {"cifar10": CIFAR10_NAMES, "fashion-mnist": FASHION_NAMES}  #: class names; pictures are used whole
 
 
@@ -105,22 +117,61 @@ def class_name(index: int, data: str) -> str:
     return folders[index] if index < len(folders) else f"class {index}"
 
 
+def picture_files(paths: Sequence[Path]) -> list[Path]:
+    """The files, and the pictures in the folders, by name. Raises `DataError` for a folder without any."""
+    files = []
+    for path in paths:
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+        if not found:
+            raise DataError(f"{path} holds no pictures ({', '.join(SUFFIXES)})")
+        files += found
+    return files
+
+
 def run_stage(bundle: Bundle, target: str, paths: Sequence[Path], *, check: bool = False) -> dict[str, object]:
-    """Classes of pictures, the best first, seconds per frame, and with `check` the scores that differ from the integer
-    network's."""
+    """Classes of pictures, and of those in folders, the best first; frames per second, and with `check` the scores that
+    differ from the integer network's."""
+    files = picture_files(paths)
+    facts = bundle.load_document("quantize")
+    images = read_pictures(files, facts["size"], facts["data"])  # before the device, so that errors come at once
+    with closing(open_device(target, bundle.path)) as device:
+        return _classify(bundle, device, target, files, images, check)
+
+
+def watch_stage(bundle: Bundle, target: str, folder: Path, *, check: bool = False) -> Iterator[dict[str, object]]:
+    """`run_stage` for the pictures of a folder, and then for what a camera adds to it, without an end.
+
+    A file is taken when it has the same size at two looks, `LOOK_SECONDS` apart: a camera may still be writing it.
+    """
+    facts = bundle.load_document("quantize")
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder; --watch looks into one for new pictures")
+    with closing(open_device(target, bundle.path)) as device:
+        done: set[Path] = set()
+        sizes: dict[Path, int] = {}
+        while True:
+            waiting = {p: p.stat().st_size for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p not in done}
+            if ready := sorted(path for path, size in waiting.items() if size and sizes.get(path) == size):
+                done.update(ready)
+                images = read_pictures(ready, facts["size"], facts["data"])
+                yield _classify(bundle, device, target, ready, images, check)
+            else:
+                time.sleep(LOOK_SECONDS)
+            sizes = waiting
+
+
+def _classify(
+    bundle: Bundle, device: Device, target: str, paths: Sequence[Path], images: np.ndarray, check: bool
+) -> dict[str, object]:
     quantized = bundle.load_document("quantize")
-    images = read_pictures(paths, quantized["size"], quantized["data"])
-    device = open_device(target, bundle.path)
-    try:
-        begin = time.perf_counter()
-        scores = device.run(images)
-        seconds = time.perf_counter() - begin
-    finally:
-        device.close()
+    begin = time.perf_counter()
+    scores = device.run(images)
+    seconds = time.perf_counter() - begin
     best = np.argsort(-scores.astype(int), axis=1, kind="stable")[:, :TOP_CLASSES]
     document = {
         "device": target,
         "seconds_per_frame": seconds / len(images),
+        "frames_per_second": len(images) / seconds,
         "pictures": [
             {
                 "picture": str(path),

@@ -113,6 +113,52 @@ def test_run_compares_scores(wrong: int, tmp_path: Path, monkeypatch: pytest.Mon
     assert document["pictures"][1]["classes"][0] in devices.CIFAR10_NAMES
 
 
+def test_folders_hold_pictures(tmp_path: Path) -> None:
+    for name in ("b.png", "a.JPG", "notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    assert devices.picture_files([tmp_path, Path("c.png")]) == [tmp_path / "a.JPG", tmp_path / "b.png", Path("c.png")]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="empty holds no pictures"):
+        devices.picture_files([tmp_path / "empty"])
+
+
+def test_a_camera_adds_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are classified once each, when they are complete; the device stays open."""
+    network, images = tiny_network(32, **quantizer_settings(SMALL))
+    bundle, folder = Bundle(tmp_path / "bundle"), tmp_path / "camera"
+    bundle.path.mkdir()
+    folder.mkdir()
+    network.save(bundle.network_file)
+    bundle.write_document("quantize", {"size": 32, "data": "cifar10"})
+    opened = []
+    monkeypatch.setattr(devices, "open_device", lambda *_: opened.append(WrongDevice(network, 0)) or opened[0])
+
+    def save(name: str, index: int) -> None:
+        Image.fromarray(images.numpy()[index]).save(folder / name)
+
+    waits = []
+
+    def wait(seconds: float) -> None:
+        """Between looks, the camera goes on: an empty file at first, which is a picture later."""
+        waits.append(seconds)
+        if len(waits) == 3:
+            (folder / "second.png").write_bytes(b"")
+        if len(waits) == 5:
+            save("second.png", 1)
+
+    monkeypatch.setattr(devices.time, "sleep", wait)
+    save("first.png", 0)
+    found = devices.watch_stage(bundle, "sim", folder, check=True)
+    for name in ("first.png", "second.png"):
+        document = next(found)
+        assert [Path(p["picture"]).name for p in document["pictures"]] == [name]
+        assert document["mismatches"] == 0
+    found.close()
+    assert len(opened) == 1
+    with pytest.raises(DataError, match="is not a folder"):
+        next(devices.watch_stage(bundle, "sim", folder / "first.png"))
+
+
 def test_pictures_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="absent.jpg cannot be read"):
         devices.read_pictures([tmp_path / "absent.jpg"], 32, "cifar10")
