@@ -293,5 +293,10 @@ CONFIGS = {
             stream_bits=64, acc_depth=64, weight_buffer_words=512, pad_words=(4096, 4096, 4096, 2048), state_tiles=32,
             state_lanes=1, multiplier=Multipliers.PLAIN, logic_engines=True,
         ),
+        # fills a ZCU102: twice the MAC array and its requantizers, the depthwise engine of `base`
+        AcceleratorConfig(
+            name="max", pixels=14, bus_bits=256, stream_bits=1024, pad_words=(2048,) * 4,
+            multiplier=Multipliers.DSP48E2,
+        ),
     )
 }  # fmt: skip
