@@ -12,7 +12,7 @@ __all__ = ["deit_nodes"]
 
 
 def deit_nodes(model: DeiT) -> list[FloatNode]:
-    """The operations in order."""
+    """The operations in order; those of a network without classes end with the features of all tokens."""
     nodes: list[FloatNode] = [
         patches("patch.conv", INPUT, model.patch_embed.proj),
         FloatTokens(
@@ -25,6 +25,8 @@ def deit_nodes(model: DeiT) -> list[FloatNode]:
     for index, block in enumerate(model.blocks):
         nodes += block_nodes(f"blocks.{index}", nodes[-1].name, block)
     nodes.append(norm("head.norm", nodes[-1].name, model.norm))
+    if not model.config.num_classes:
+        return nodes
     nodes.append(FloatSelect(name="head.select", inputs=("head.norm",), tokens=tuple(range(model.config.prefix))))
     return [*nodes, _classifier(model)]
 

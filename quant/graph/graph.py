@@ -21,7 +21,7 @@ __all__ = ["FloatGraph"]
 
 @dataclass(frozen=True)
 class FloatGraph:
-    """Operations in execution order; the last one makes the class scores.
+    """Operations in execution order; the last one makes the class scores, or features of all tokens.
 
     `readers` tells, for every tensor, which nodes read it.
     """
@@ -87,7 +87,7 @@ class FloatGraph:
                     del live[name]
 
     def logits(self, x: Tensor) -> Tensor:
-        """Class scores (N, classes)."""
+        """Class scores (N, classes), or features of the class token (N, C)."""
         for _, result in self.run(x):
             output = result["output"]
         return output[:, :, 0, 0]

