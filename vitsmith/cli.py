@@ -144,7 +144,7 @@ def quantize(
     checkpoint: Annotated[
         str,
         typer.Argument(
-            help="Checkpoint (own, official, or timm); stress:CHECKPOINT; efficientnet-lite0; random:b1, random:deit-t."
+            help="Checkpoint (own, official, or timm); stress:CHECKPOINT; efficientnet-lite0; vit-s14; random:b1."
         ),
     ] = DEFAULT_CHECKPOINT,
     bundle: BundleOption = DEFAULT_BUNDLE,
@@ -239,6 +239,38 @@ def ablation(
         console.print_json(document)
     else:
         console.print_markdown((out / "ablation.md").read_text())
+
+
+@app.command()
+def noise(
+    checkpoint: Annotated[str, typer.Argument(help="Network, see `quantize`.")] = DEFAULT_CHECKPOINT,
+    images: Annotated[int, typer.Option(min=1, help="Test images.")] = 64,
+    calibration: CalibrationOption = 512,
+    iterations: Annotated[int, typer.Option(min=1, help="Of each block's reconstruction.")] = 600,
+    batch: Annotated[int, typer.Option(min=1, help="Images of an iteration.")] = 32,
+    data: DataOption = None,
+    size: SizeOption = None,
+    out: Annotated[Path, typer.Option(help="Folder of the results; a stopped run goes on from what is there.")] = (
+        Path("build/noise")
+    ),
+    json: JsonOption = False,
+) -> None:
+    """Measure the noise of every layer at W8A8 and W4A8: one scale per tensor, our way, blocks reconstructed too."""
+    from vitsmith.noise import noise_stage
+
+    options = {"images": images, "calibration": calibration, "iterations": iterations, "batch": batch}
+    options |= {"data": data, "size": size}
+    given = [f"--{name} {value}" for name, value in options.items() if value is not None]
+    command = " ".join([f"vitsmith noise {checkpoint}", *given])
+    with console.progress_bar("noise") as progress:
+        document = noise_stage(
+            out, checkpoint, data=data, size=size, images=images, calibration_images=calibration,
+            iterations=iterations, batch_size=batch, command=command, progress=progress,
+        )  # fmt: skip
+    if json:
+        console.print_json(document)
+    else:
+        console.print_markdown((out / "noise.md").read_text())
 
 
 @app.command(name="training-ablation")

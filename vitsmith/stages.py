@@ -28,7 +28,7 @@ from quant.evaluate import FloatNetwork, compare, digest, float_classifier, mode
 from quant.graph import FloatGraph
 from quant.integer_network import IntegerNetwork
 from quant.mixed_precision import within_budget
-from quant.models import efficientnet_lite
+from quant.models import efficientnet_lite, vit_s14
 from quant.models.checkpoint import CheckpointInfo, is_own_checkpoint, read_checkpoint
 from quant.models.efficientvit import EfficientViT
 from quant.models.loaders import evaluation_crop, load_checkpoint
@@ -93,9 +93,12 @@ DEFAULT_MEMORY = MemoryModel(latency=60, bytes_per_cycle=64, stall=0.02)
 def load_model(source: str, data: str | None, size: int | None) -> tuple[FloatNetwork, CheckpointInfo]:
     """A trained network and its origin: a checkpoint of this project, trained with or without quantization, an official
     or timm checkpoint (give `data` and `size`), `stress:CHECKPOINT`, a checkpoint of this project made hard to quantize
-    (see `quant.stress`), `efficientnet-lite0` with its ImageNet weights, or `random:NAME`, random weights for NAME in
-    `quant.models.registry.MODELS` (give `size`).
+    (see `quant.stress`), `efficientnet-lite0` with its ImageNet weights, `vit-s14`, a trained backbone without classes,
+    or `random:NAME`, random weights for NAME in `quant.models.registry.MODELS` (give `size`).
     """
+    if source == "vit-s14":
+        info = _imagenet_info(source, vit_s14.CONFIG.num_classes, size or vit_s14.CONFIG.size, data or "cifar10")
+        return vit_s14.load_vit_s14(info.size), info
     if source == "efficientnet-lite0":
         return efficientnet_lite.load_efficientnet_lite0(), replace(
             _imagenet_info(source, efficientnet_lite.CLASSES, size or efficientnet_lite.SIZE, data or "cifar10"),
@@ -142,6 +145,11 @@ def _imagenet_info(name: str, classes: int, size: int, data: str) -> CheckpointI
 
 def _dataset(info: CheckpointInfo, split: str) -> Dataset:
     return load_dataset(info.data, split, info.size, crop_ratio=info.crop_ratio)
+
+
+def _check_classes(info: CheckpointInfo) -> None:
+    if not info.num_classes:
+        raise BundleError(f"{info.model} has no classes to compare; `vitsmith noise` measures its features")
 
 
 def quantize_stage(
@@ -219,26 +227,30 @@ def _learned_network(
 
 def evaluate_stage(bundle: Bundle, *, images: int = 1000, progress: Progress | None = None) -> dict[str, object]:
     """Top-1 of the float, the fake-quantized, and the integer network on the first `images` test images (0: all), and
-    the noise of every layer. What was evaluated is kept in the bundle until the network or the images change."""
+    the noise of every layer. What was evaluated is kept in the bundle until the network or the images change. Of a
+    network without classes, only the noise is measured."""
     quantized = bundle.load_document("quantize")
     network = bundle.load_network()
     model, info = load_model(quantized["checkpoint"], quantized["data"], quantized["size"])
     dataset = _dataset(info, "test")
-    network_sum = hashlib.sha256(bundle.network_file.read_bytes()).hexdigest()
-    key = digest(network_sum, model_fingerprint(model), dataset.fingerprint)
-    file = PredictionFile(bundle.predictions_file, key)
-    comparison = compare(model, network, dataset, limit=images or None, file=file, progress=progress)
-    some, _ = dataset[:NOISE_IMAGES]
+    comparison = None
+    if info.num_classes:
+        network_sum = hashlib.sha256(bundle.network_file.read_bytes()).hexdigest()
+        key = digest(network_sum, model_fingerprint(model), dataset.fingerprint)
+        file = PredictionFile(bundle.predictions_file, key)
+        comparison = compare(model, network, dataset, limit=images or None, file=file, progress=progress)
+    some, _ = dataset[: min(images or NOISE_IMAGES, NOISE_IMAGES)]
     fake, integer = (signal_to_noise(model, network, some, fake=fake) for fake in (True, False))
     # Labels of other classes than the network's say nothing about it.
-    labelled = len(dataset.class_names) == info.num_classes
+    labelled = comparison is not None and len(dataset.class_names) == info.num_classes
     document = {
         "float_top1": comparison.float_top1 if labelled else None,
         "fake_top1": comparison.fake_top1 if labelled else None,
         "integer_top1": comparison.integer_top1 if labelled else None,
-        "fake_agreement": comparison.fake_agreement,
-        "agreement": comparison.agreement,
-        "test_images": comparison.images,
+        "fake_agreement": comparison.fake_agreement if comparison else None,
+        "agreement": comparison.agreement if comparison else None,
+        "output_db": list(integer.values())[-1],
+        "test_images": comparison.images if comparison else len(some),
         "signal_to_noise": [{"layer": name, "fake_db": fake[name], "integer_db": integer[name]} for name in integer],
     }
     bundle.write_document("evaluate", document)
@@ -262,6 +274,7 @@ def ablation_stage(
     subjects = []
     for checkpoint in checkpoints:
         model, info = load_model(checkpoint, data, size)
+        _check_classes(info)
         subjects.append(
             Subject(
                 name=checkpoint,
@@ -301,6 +314,7 @@ def divisors_stage(
     quantized = bundle.load_document("quantize")
     network, config = bundle.load_network(), bundle.load_config()
     model, info = load_model(quantized["checkpoint"], quantized["data"], quantized["size"])
+    _check_classes(info)
     dataset = _dataset(info, "test")
     count = min(images or len(dataset), len(dataset))
     exact = float_classifier(FloatGraph.from_model(model), info.mean, info.std)
