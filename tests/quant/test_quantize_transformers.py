@@ -111,6 +111,14 @@ def test_streams_are_what_no_multiplier_reads():
     }
 
 
+def test_features_are_signed_codes_of_16_bits():
+    backbone = random_model(TRANSFORMERS["deit"].replace(distilled=False, num_classes=0), 32, MEAN, STD)
+    made = quantize(backbone, IMAGES, MEAN, STD, QuantizerConfig(act_bits=4))
+    assert made.nodes[-1].name == "head.norm" and made.widths()["head.norm"] == (16, True)
+    assert made.run(torch.from_numpy(IMAGES[:2])).shape == (2, 48)
+    assert local_noise(FloatGraph.from_model(backbone), made, IMAGES[:4])["head.norm"] > 60
+
+
 def test_formats_of_queries_keys_and_values():
     form = recorded_format(network("deit"), "blocks.0.attention.qkv")
     queries, keys, _ = form.scale.reshape(3, 3, 16)

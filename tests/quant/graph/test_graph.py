@@ -15,6 +15,7 @@ CONFIGS = {
     "b1": (MODELS["b1"], 64),
     "deit-cifar": (MODELS["deit-cifar"], 32),
     "deit-cifar-distilled": (MODELS["deit-cifar-distilled"], 32),
+    "features": (MODELS["deit-cifar"].replace(num_classes=0), 32),
     "deit-t": (MODELS["deit-t"].replace(depth=2), 224),
     "deit-t-distilled": (MODELS["deit-t-distilled"].replace(depth=2), 112),
     "swin-cifar": (MODELS["swin-cifar"], 32),
@@ -57,6 +58,12 @@ def test_names_of_transformer_nodes():
     merging = swin.index("stages.2.merge.gather")
     assert swin[merging : merging + 3] == ["stages.2.merge.gather", "stages.2.merge.norm", "stages.2.merge.reduce"]
     assert swin[-3:] == ["head.norm", "head.pool", "head.fc"]
+
+
+def test_without_classes_features_of_all_tokens_come_out():
+    graph = FloatGraph.from_model(build(MODELS["deit-cifar"].replace(num_classes=0)))
+    *_, (node, tensors) = graph.run(torch.zeros(2, 3, 32, 32))
+    assert node.name == "head.norm" and tensors["output"].shape == (2, 64, 1, 65)
 
 
 def test_two_classifiers_become_one_layer():

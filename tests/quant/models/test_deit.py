@@ -64,7 +64,22 @@ def test_positions_are_resized_and_tokens_keep_theirs():
     torch.testing.assert_close(found + found.flip(0, 1), torch.full((8, 8), 15.0))
 
 
-@pytest.mark.parametrize("change", [{"heads": 5}, {"size": 230}, {"depth": 0}])
+def test_without_classes_equals_timm():
+    settings = dict(img_size=56, patch_size=14, depth=2, num_classes=0)
+    oracle = randomise(timm_classifier("deit_small_patch16_224", **settings), seed=1)
+    model = build(DEIT["deit-s"].replace(size=56, patch=14, depth=2, num_classes=0)).eval()
+    model.load_state_dict(oracle.state_dict())
+    images = torch.randn(2, 3, 56, 56, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        torch.testing.assert_close(model(images), oracle(images), atol=1e-4, rtol=0)
+
+
+def test_a_distilled_network_has_classes():
+    with pytest.raises(ValueError, match="distilled network cannot have 0 classes"):
+        DEIT["deit-t-distilled"].replace(num_classes=0)
+
+
+@pytest.mark.parametrize("change", [{"heads": 5}, {"size": 230}, {"depth": 0}, {"num_classes": -1}])
 def test_config_rejects_sizes_that_cannot_be(change):
-    with pytest.raises(ValueError, match="heads|multiple|positive"):
+    with pytest.raises(ValueError, match="heads|multiple|positive|classes"):
         DEIT["deit-t"].replace(**change)

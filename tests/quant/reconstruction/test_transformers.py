@@ -87,6 +87,14 @@ def test_steps_of_probabilities_are_learned():
     assert torch.allclose(candidate.formats[probabilities_of(node)].scale, form.scale, rtol=1e-3)
 
 
+def test_a_normalisation_that_makes_a_stream_has_nothing_to_learn():
+    backbone = random_model(TRANSFORMERS["deit"].replace(distilled=False, num_classes=0), 32, MEAN, STD)
+    b = build(QuantizerConfig(), "head.norm", backbone)
+    assert not list(model_of(b).parameters())
+    reconstructor, builder = reconstructed(b, Reconstruction(iterations=1))
+    assert reconstructor.better(b.block, b.builder, builder) is b.builder
+
+
 @pytest.mark.parametrize("name", TRANSFORMERS)
 def test_whole_networks_get_better(name):
     settings = Reconstruction(iterations=25, batch_size=16, rounding_rate=0.05)
