@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from compiler.devices import DEVICES
 from hw.config import CONFIGS, AcceleratorConfig, ConfigError
@@ -784,7 +785,7 @@ def run(command: Callable[..., object]) -> int:
     except Exception as error:
         if not _is_expected(error):
             raise
-        console.errors.print(f"[red]error:[/red] {error}", soft_wrap=True, highlight=False)
+        console.errors.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True, highlight=False)
         return 1
     return 0
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from quant.models.transformer import Attention, Mlp, check_positive, embedding, initialise
+from quant.models.transformer import Attention, Mlp, SizeError, check_positive, embedding, initialise
 
 __all__ = ["DEIT", "NORM_EPSILON", "DeiT", "DeiTBlock", "DeiTConfig", "PatchEmbedding", "resized_positions"]
 
@@ -52,11 +52,11 @@ class DeiTConfig:
         names = ("width", "depth", "heads", "size", "patch", "mlp_ratio")
         check_positive("DeiTConfig", {name: getattr(self, name) for name in names})
         if self.num_classes < int(self.distilled):
-            raise ValueError(f"a {'distilled ' * self.distilled}network cannot have {self.num_classes} classes")
+            raise SizeError(f"a {'distilled ' * self.distilled}network cannot have {self.num_classes} classes")
         if self.width % self.heads:
-            raise ValueError(f"{self.heads} heads do not divide the width {self.width}")
+            raise SizeError(f"{self.heads} heads do not divide the width {self.width}")
         if self.size % self.patch:
-            raise ValueError(f"an input of {self.size} pixels is not a multiple of the patch, {self.patch} pixels")
+            raise SizeError(f"an input of {self.size} pixels is not a multiple of the patch, {self.patch} pixels")
 
     @property
     def grid(self) -> int:

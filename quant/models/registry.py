@@ -9,6 +9,7 @@ from dataclasses import asdict
 from quant.models.deit import DEIT, DeiT, DeiTConfig, resized_positions
 from quant.models.efficientvit import EFFICIENTVIT, EfficientViT, EfficientViTConfig
 from quant.models.swin import SWIN, Swin, SwinConfig
+from quant.models.transformer import SizeError
 
 __all__ = ["MODELS", "Config", "Model", "at_size", "build", "build_model", "model_name"]
 
@@ -69,7 +70,7 @@ def at_size(model: Model, size: int) -> Model:
 
     Raises
     ------
-    ValueError : a size that the network cannot have.
+    SizeError : one that the network cannot have.
     """
     config = _with_size(model.config, size)
     if config == model.config:
@@ -94,7 +95,7 @@ def _with_size(config: Config, size: int | None) -> Config:
 def _check_windows(trained: SwinConfig, config: SwinConfig) -> None:
     for stage in range(len(config.depths)):
         if config.window_of(stage) != trained.window_of(stage):
-            raise ValueError(
+            raise SizeError(
                 f"stage {stage} was trained on windows of {trained.window_of(stage)}, and {config.size} pixels leave "
                 f"{config.window_of(stage)}; choose a larger size"
             )

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from quant.models.deit import PatchEmbedding
-from quant.models.transformer import Attention, Mlp, check_positive, embedding, initialise
+from quant.models.transformer import Attention, Mlp, SizeError, check_positive, embedding, initialise
 
 __all__ = [
     "NORM_EPSILON",
@@ -63,14 +63,14 @@ class SwinConfig:
         names = ("width", "size", "patch", "window", "mlp_ratio", "num_classes")
         check_positive("SwinConfig", {name: getattr(self, name) for name in names})
         if not self.depths or len(self.depths) != len(self.heads) or min(*self.depths, *self.heads) < 1:
-            raise ValueError(f"depths {self.depths} and heads {self.heads} must be positive, one each per stage")
+            raise SizeError(f"depths {self.depths} and heads {self.heads} must be positive, one each per stage")
         if self.size % (self.patch << (len(self.depths) - 1)):
-            raise ValueError(f"an input of {self.size} pixels cannot be halved {len(self.depths) - 1} times in patches")
+            raise SizeError(f"an input of {self.size} pixels cannot be halved {len(self.depths) - 1} times in patches")
         for stage, heads in enumerate(self.heads):
             if self.width_of(stage) % heads:
-                raise ValueError(f"{heads} heads do not divide the {self.width_of(stage)} channels of stage {stage}")
+                raise SizeError(f"{heads} heads do not divide the {self.width_of(stage)} channels of stage {stage}")
             if self.grid_of(stage) % self.window_of(stage):
-                raise ValueError(
+                raise SizeError(
                     f"windows of {self.window} do not tile the {self.grid_of(stage)} x {self.grid_of(stage)} tokens of "
                     f"stage {stage} at {self.size} pixels; choose another size, or another window"
                 )

@@ -9,10 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Attention", "Mlp", "check_positive", "embedding", "initialise"]
+__all__ = ["Attention", "Mlp", "SizeError", "check_positive", "embedding", "initialise"]
 
 #: standard deviation of fresh weights, tokens, and positions
 INITIAL_DEVIATION = 0.02
+
+
+class SizeError(ValueError):
+    """Sizes that a network cannot have; the message says which."""
 
 
 class Attention(nn.Module):
@@ -67,10 +71,10 @@ def initialise(model: nn.Module) -> None:
 
 
 def check_positive(name: str, sizes: dict[str, int]) -> None:
-    """Raise ValueError unless all sizes are 1 or more."""
+    """Raise `SizeError` unless all sizes are 1 or more."""
     wrong = {key: value for key, value in sizes.items() if value < 1}
     if wrong:
-        raise ValueError(f"{name} needs positive sizes, got {wrong}")
+        raise SizeError(f"{name} needs positive sizes, got {wrong}")
 
 
 def embedding(*shape: int) -> nn.Parameter:

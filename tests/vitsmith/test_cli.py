@@ -144,10 +144,14 @@ def test_errors_are_one_message_and_status_1(tmp_path: Path, capsys: pytest.Capt
         (checkpoint, "give --data"),
         ("absent.pt", "does not exist"),
         ("random:b9", "known are b0"),
+        ("random:[b9]", "no network called '[b9]'"),
     ):
         status = cli.run(lambda source=source, **_: cli.quantize(str(source), tmp_path))
         assert status == 1
         assert message in capsys.readouterr().err
+    for source in ("random:deit-t", "random:swin-t", "vit-s14"):
+        assert cli.run(lambda source=source, **_: cli.quantize(source, tmp_path, size=100)) == 1
+        assert "an input of 100 pixels" in capsys.readouterr().err
     assert cli.run(lambda **_: cli.quantize(str(checkpoint), tmp_path, data="noise")) == 1
     assert "safetensors" in capsys.readouterr().err
 
