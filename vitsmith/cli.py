@@ -247,8 +247,10 @@ def noise(
     checkpoint: Annotated[str, typer.Argument(help="Network, see `quantize`.")] = DEFAULT_CHECKPOINT,
     images: Annotated[int, typer.Option(min=1, help="Test images.")] = 64,
     calibration: CalibrationOption = 512,
-    iterations: Annotated[int, typer.Option(min=1, help="Of each block's reconstruction.")] = 600,
-    batch: Annotated[int, typer.Option(min=1, help="Images of an iteration.")] = 32,
+    iterations: Annotated[
+        int | None, typer.Option(min=1, help="Of each block's reconstruction (default: as `quantize --reconstruct`).")
+    ] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Images of an iteration (default: likewise).")] = None,
     data: DataOption = None,
     size: SizeOption = None,
     out: Annotated[Path, typer.Option(help="Folder of the results; a stopped run goes on from what is there.")] = (
@@ -257,8 +259,11 @@ def noise(
     json: JsonOption = False,
 ) -> None:
     """Measure the noise of every layer at W8A8 and W4A8: one scale per tensor, our way, blocks reconstructed too."""
+    from quant.config import Reconstruction
     from vitsmith.noise import noise_stage
 
+    settings = {"iterations": iterations, "batch_size": batch}
+    reconstruction = Reconstruction(**{name: value for name, value in settings.items() if value is not None})
     options = {"images": images, "calibration": calibration, "iterations": iterations, "batch": batch}
     options |= {"data": data, "size": size}
     given = [f"--{name} {value}" for name, value in options.items() if value is not None]
@@ -266,7 +271,7 @@ def noise(
     with console.progress_bar("noise") as progress:
         document = noise_stage(
             out, checkpoint, data=data, size=size, images=images, calibration_images=calibration,
-            iterations=iterations, batch_size=batch, command=command, progress=progress,
+            reconstruction=reconstruction, command=command, progress=progress,
         )  # fmt: skip
     if json:
         console.print_json(document)

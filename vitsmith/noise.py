@@ -55,13 +55,12 @@ def noise_stage(
     size: int | None = None,
     images: int = 64,
     calibration_images: int = 512,
-    iterations: int = Reconstruction().iterations,
-    batch_size: int = Reconstruction().batch_size,
+    reconstruction: Reconstruction | None = None,
     command: str = "",
     progress: Progress | None = None,
 ) -> dict[str, object]:
     """Quantize a network (see `load_model`) in each way with 8-bit and with 4-bit weights, and measure the noise of
-    every layer on the first `images` test images; `iterations` and `batch_size` are those of the reconstruction.
+    every layer on the first `images` test images. `reconstruction` is the default one if not given.
 
     Writes `noise.json` and `noise.md` into `folder`, where the rows are kept: a stopped run goes on.
     """
@@ -69,7 +68,7 @@ def noise_stage(
     train, test = (load_dataset(info.data, split, info.size, crop_ratio=info.crop_ratio) for split in ("train", "test"))
     calibration, tested = train.sample(calibration_images), test[:images][0]
     origin = digest(model_fingerprint(model), train.fingerprint, test.fingerprint, str((len(calibration), len(tested))))
-    reconstruction = Reconstruction(iterations=iterations, batch_size=batch_size)
+    reconstruction = reconstruction or Reconstruction()
     runs = [
         (way, config)
         for weight_bits, act_bits in WIDTHS

@@ -183,6 +183,7 @@ def quantize_stage(
         reconstruction=Reconstruction() if reconstruct else None,
     )
     if weight_budget is not None or activation_budget is not None:
+        _check_classes(info)
         report, progress = part_of(progress, 0.0, 0.5), part_of(progress, 0.5, 1.0)
         budgets = {"weights": weight_budget, "activations": activation_budget}
         settings = within_budget(model, images, info.mean, info.std, settings, **budgets, progress=report)

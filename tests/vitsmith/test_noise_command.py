@@ -63,6 +63,8 @@ def test_noise_of_each_way_and_of_a_run_that_goes_on(
 def test_features_have_no_classes_to_compare(backbone: None, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="vit-s14 has no classes to compare; `vitsmith noise`"):
         invoke("ablation", "vit-s14", "--data", "noise", "--images", 4, "--out", tmp_path)
+    with pytest.raises(BundleError, match="no classes"):
+        invoke("quantize", "vit-s14", "--data", "noise", "--images", 4, "--weight-budget", 5, "--bundle", tmp_path)
 
 
 def test_other_sizes(backbone: None) -> None:
