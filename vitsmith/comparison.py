@@ -98,6 +98,7 @@ def comparison_markdown(benchmark: dict, published: Sequence[Published] = PUBLIS
             "are all of the accelerator's on UltraScale+, requantizers and LayerNorm included, where everything but",
             "the MAC array and one product of a requantizer multiplies in logic (`--set multiplier=dsp48e2",
             "--set logic_engines=1 --set logic_requantizers=1`; cycles and results are those of every other style).",
+            "Logic in place of DSPs asks for more LUTs: `max` fits a ZCU102 only as it comes, with more DSPs.",
             "Left out: a memory controller, a host, an FPGA.",
             "",
             f"    {benchmark['command']}",
