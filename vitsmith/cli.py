@@ -678,7 +678,7 @@ def run_command(
     check: Annotated[bool, typer.Option("--check", help="Compare every score with the integer network.")] = False,
     watch: Annotated[
         bool, typer.Option("--watch", help="Go on with every picture that a camera adds to the folder.")
-    ] = (False),
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Classify pictures in simulation or on a board."""
