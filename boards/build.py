@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from boards.registry import Board, BoardError
+from boards.board import Board, BoardError
 from boards.top import board_verilog
-from boards.ulx3s import ULX3S_85F_Platform, Ulx3sTop
 from hw.config import AcceleratorConfig
 from hw.place_route import run_nextpnr
 from hw.synthesis import SynthesisError, map_units, run_yosys
@@ -52,7 +51,7 @@ def write_project(board: Board, config: AcceleratorConfig | None, folder: Path) 
     """
     folder.mkdir(parents=True, exist_ok=True)
     parameters = board.parameters(config)
-    plan = ULX3S_85F_Platform().build(Ulx3sTop(board), name=TOP, do_build=False)
+    plan = board.platform().build(board.top(board), name=TOP, do_build=False)
     texts = {
         "top.il": plan.files[f"{TOP}.il"],
         "top.lpf": plan.files[f"{TOP}.lpf"],
@@ -74,7 +73,7 @@ def build_bitstream(board: Board, folder: Path, progress: Progress | None = None
     report(0.0, "synthesis")
     synthesize_board(folder)
     try:
-        run_nextpnr(folder, ["--lpf", f"{TOP}.lpf", "--textcfg", f"{TOP}.config"], report)
+        run_nextpnr(folder, [*board.nextpnr_device, "--lpf", f"{TOP}.lpf", "--textcfg", f"{TOP}.config"], report)
     except SynthesisError as error:
         raise BoardError(str(error)) from error
     result = read_report(folder, board)

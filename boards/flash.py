@@ -5,7 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from boards.registry import Board, BoardError
+from boards.board import Board, BoardError
 
 __all__ = ["flash", "flash_command"]
 

@@ -2,8 +2,8 @@
 
 from importlib.util import find_spec
 
+from boards.board import BoardError
 from boards.link.uart import FRAME_BITS
-from boards.registry import BoardError
 
 __all__ = ["SerialLine"]
 

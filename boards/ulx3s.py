@@ -11,10 +11,11 @@ from amaranth.lib.cdc import ResetSynchronizer
 from amaranth.lib.wiring import In
 from amaranth_boards.ulx3s import ULX3S_85F_Platform
 
-from boards.registry import Board, BoardError
+from boards.board import Board, BoardError
+from boards.memory.chips import SLOWEST_256_MBIT
 from boards.top import BOARD, BoardSignature
 
-__all__ = ["ULX3S_85F_Platform", "Ulx3sTop", "pll_divisors"]
+__all__ = ["BOARDS", "Ulx3sTop", "pll_divisors"]
 
 OSCILLATOR = 25e6
 VCO_RANGE = (400e6, 800e6)
@@ -105,3 +106,27 @@ class Ulx3sTop(Elaboratable):
         m.d.comb += [dq.o.eq(pins.dq_o), dq.oe.eq(pins.dq_oe), pins.dq_i.eq(dq.i)]
         m.submodules.clk = clk = io.DDRBuffer("o", resource.clk, o_domain="sdram")
         m.d.comb += [clk.o[0].eq(1), clk.o[1].eq(0)]
+
+
+def _board(size: str, platform: type[Platform], **fields: str) -> Board:
+    return Board(
+        name=f"ulx3s-{size.lower()}",
+        title=f"ULX3S with LFE5U-{size}",
+        platform=platform,
+        top=Ulx3sTop,
+        chip=SLOWEST_256_MBIT,
+        frequency=40e6,
+        baud=2e6,  # the FT231X divides 3 MHz by 1, 1.5, 2, ...; 40 MHz divides into this one exactly
+        cable="ulx3s",
+        **fields,
+    )
+
+
+BOARDS = (
+    _board(
+        "85F",
+        ULX3S_85F_Platform,
+        config="nano",
+        status="simulated as a whole; placed and routed without the accelerator; not yet run on hardware",
+    ),
+)

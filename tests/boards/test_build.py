@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from boards import build
-from boards.registry import BoardError, find_board
-from boards.ulx3s import ULX3S_85F_Platform, Ulx3sTop
+from boards.board import BoardError
+from boards.registry import find_board
 from hw.config import ConfigError
 from tests.configs import SMALL, WIDE
 from tests.sim.support import stand_in
@@ -15,7 +15,8 @@ from tests.sim.support import stand_in
 
 def test_pins_and_clocks() -> None:
     """Every pin of the memory chip, both clocks, and the logic are in the design with pins."""
-    plan = ULX3S_85F_Platform().build(Ulx3sTop(find_board("ulx3s-85f")), name=build.TOP, do_build=False)
+    board = find_board("ulx3s-85f")
+    plan = board.platform().build(board.top(board), name=build.TOP, do_build=False)
     design, constraints = (plan.files[f"{build.TOP}.{suffix}"] for suffix in ("il", "lpf"))
     design, constraints = (x if isinstance(x, str) else x.decode() for x in (design, constraints))
     assert "cell \\board" in design and "EHXPLLL" in design and "ODDRX1F" in design

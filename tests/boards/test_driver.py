@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from boards.board import BoardError
 from boards.driver import BoardDevice, DeviceError
 from boards.flash import flash
 from boards.link.protocol import Status, answer_frame
-from boards.registry import BOARDS, BoardError, find_board
+from boards.registry import BOARDS, find_board
 from boards.serial_line import SerialLine
 from boards.ulx3s import OSCILLATOR, pll_divisors
 from hw.config import ABI_VERSION

@@ -9,7 +9,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import vitsmith
-from boards.registry import BOARDS, BoardError
+from boards.board import BoardError
+from boards.registry import BOARDS
 from compiler.compile import compile_network
 from compiler.results import decode_scores
 from hw.config import CONFIGS

@@ -1,0 +1,63 @@
+"""What a board is, as data."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from amaranth.hdl import Elaboratable
+from amaranth.vendor import LatticePlatform
+
+from boards.memory.chips import SdramChip
+from boards.top import BoardParameters
+from compiler.rehearsal import MemoryTiming
+from hw.config import CONFIGS, AcceleratorConfig
+
+__all__ = ["Board", "BoardError"]
+
+#: what the controller leaves of the chip's peak rate, and the cycles from a request to its data; both measured on the
+#: simulated board (`tests/boards/test_board.py`), whose runs they predict within 3 %
+SDRAM_EFFICIENCY, SDRAM_LATENCY = 0.975, 14
+PACKAGES = {"BG256": "CABGA256", "BG381": "CABGA381", "BG554": "CABGA554", "BG756": "CABGA756"}  #: nextpnr's names
+
+
+class BoardError(RuntimeError):
+    """A board that is not known, a missing tool, or a build that failed; the message says what to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Board:
+    """A dev board with an ECP5, an SDR SDRAM, and a serial line over USB."""
+
+    name: str  #: for `--board`
+    title: str
+    platform: Callable[[], LatticePlatform]  #: its pins
+    top: Callable[["Board"], Elaboratable]  #: the design with pins and clocks
+    config: str  #: name of the accelerator's configuration that it carries by default
+    chip: SdramChip
+    frequency: float  #: of accelerator, memory, and link, in Hz
+    baud: float  #: of the serial line
+    cable: str  #: name of the board for openFPGALoader
+    status: str  #: what has been verified, and what not
+
+    @property
+    def device(self) -> str:
+        """The FPGA, as its maker orders it."""
+        platform = self.platform()
+        return f"{platform.device}-{platform.speed}{platform.package}"
+
+    @property
+    def nextpnr_device(self) -> tuple[str, ...]:
+        """The FPGA, as nextpnr's options."""
+        platform = self.platform()
+        size = platform.device.removeprefix("LFE5U-").removesuffix("F")
+        return f"--{size}k", "--package", PACKAGES[platform.package], "--speed", platform.speed
+
+    @property
+    def memory(self) -> MemoryTiming:
+        """Of its memory, as the accelerator sees it."""
+        return MemoryTiming(latency=SDRAM_LATENCY, bytes_per_cycle=SDRAM_EFFICIENCY * self.chip.data_bits / 8)
+
+    def parameters(self, config: AcceleratorConfig | None = None) -> BoardParameters:
+        """What its logic is generated from."""
+        return BoardParameters(
+            config=config or CONFIGS[self.config], chip=self.chip, frequency=self.frequency, baud=self.baud
+        )
