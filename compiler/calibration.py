@@ -36,7 +36,7 @@ _FEW_BITS = AcceleratorConfig(
     divisor_mantissa_bits=4, pad_words=(2048,) * 4, weight_buffer_words=128, parameter_buffer_words=128,
     state_tiles=32, acc_depth=64, multiplier=Multipliers.DSP48E2,
 )  # fmt: skip
-_NANO, _BASE = CONFIGS["nano"], CONFIGS["base"]
+_PICO, _NANO, _BASE = CONFIGS["pico"], CONFIGS["nano"], CONFIGS["base"]
 _SMALL_BASE = _BASE.replace(
     name="small", pixels=2, dw_pixels=2, requant_channels=4, state_lanes=4, logic_engines=True, logic_requantizers=True
 )
@@ -47,10 +47,10 @@ _PLAIN = (
 
 #: accelerators to measure, by family; they differ in every size, and most have much Verilog in common
 SAMPLES: dict[str, tuple[AcceleratorConfig, ...]] = {
-    "xcup": (_BASE, _SMALL_BASE, _NANO, _MIDDLE, _FEW_BITS),
-    "xc7": (_NANO, *_PLAIN),
-    "ecp5": (_NANO, *_PLAIN),
-    "gowin": (_NANO, *_PLAIN),
+    "xcup": (_BASE, _SMALL_BASE, _NANO, _PICO, _MIDDLE, _FEW_BITS),
+    "xc7": (_NANO, _PICO, *_PLAIN),
+    "ecp5": (_NANO, _PICO, *_PLAIN),
+    "gowin": (_NANO, _PICO, *_PLAIN),
 }
 ENOUGH = 3  #: accelerators without one of which the others still say something
 PRIOR = 1e-4  #: weight of the belief that all features of a unit matter alike, against that of a measurement

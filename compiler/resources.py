@@ -190,7 +190,7 @@ def _norm_lanes(c: AcceleratorConfig) -> int:
 
 #: features of LUTs and flip-flops, by unit
 UNITS: dict[str, Callable[[AcceleratorConfig], Features]] = {
-    "control": lambda c: {"one": 1, "bus bits": c.bus_bits},
+    "control": lambda c: {"one": 1, "bus bits": c.bus_bits, "queues": c.queue_depth > 0},
     "streams": lambda c: {"one": 1, "bus bits": c.bus_bits * (c.bus_ports + 2)},
     "scratchpads": lambda c: {"word bits": c.pad_word_bits},
     "states": lambda c: {"one": 1, "stored bits": _small(c.state_tiles * c.tile_words) * c.stream_bits},

@@ -69,7 +69,7 @@ class AcceleratorConfig:
     weight_buffer_words: int = 512  #: words of `stream_bits` prefetched for the MAC array
     parameter_buffer_words: int = 512  #: words of `bus_bits` prefetched for each small engine
     state_tiles: int = 16  #: Ti x To tiles of attention states that are held at once
-    queue_depth: int = 4  #: instructions waiting at each engine
+    queue_depth: int = 4  #: instructions waiting at each engine, beside the one that is next; not 1
     state_lanes: int = 16  #: attention states that are requantized per cycle, at most Ti, To, and a stream word
     attention_keys: int = 8  #: key channels that meet all Ti value channels per cycle, at most Ti / 2
     multiplier: Multipliers = Multipliers.PACKED  #: the same results in every style
@@ -97,7 +97,7 @@ class AcceleratorConfig:
             "divisor_mantissa_bits": (0, 10), "table_index_bits": (4, 12), "acc_bits": (16, 32),
             "acc_depth": (8, 256), "bus_bits": (64, 256), "bus_ports": (1, 4), "stream_bits": (64, 2048),
             "weight_buffer_words": (16, 65536), "parameter_buffer_words": (16, 65536), "state_tiles": (2, 256),
-            "queue_depth": (1, 64), "state_lanes": (1, 64), "attention_keys": (1, 32),
+            "queue_depth": (0, 64), "state_lanes": (1, 64), "attention_keys": (1, 32),
         }  # fmt: skip
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
@@ -130,6 +130,8 @@ class AcceleratorConfig:
             self.stream_bits % bus != 0,
             f"stream_bits = {self.stream_bits} is not a multiple of bus_bits * bus_ports = {bus}",
         )
+        # a FIFO of 1 has addresses of no bits, which Verilog lacks
+        refuse(self.queue_depth == 1, "queue_depth = 1 makes no FIFO; use 0, or 2 and more")
         refuse(self.bus_ports == 3, "bus_ports = 3 cannot stripe a power-of-two weight stream; use 1, 2, or 4")
 
     # -- lanes --
@@ -292,6 +294,15 @@ CONFIGS = {
             dw_requant_channels=2, norm_channels=2,
             stream_bits=64, acc_depth=64, weight_buffer_words=512, pad_words=(4096, 4096, 4096, 2048), state_tiles=32,
             state_lanes=1, multiplier=Multipliers.PLAIN, logic_engines=True,
+        ),
+        # fits an ECP5-45F
+        AcceleratorConfig(
+            name="pico", pixels=1, in_lanes=4, out_lanes=4, dw_pixels=1, requant_channels=1, bus_bits=64, bus_ports=1,
+            dw_requant_channels=1, norm_channels=1, attention_keys=1, stream_bits=64, acc_depth=64,
+            weight_buffer_words=256, parameter_buffer_words=256, pad_words=(8192, 8192, 8192, 8192), state_tiles=32,
+            queue_depth=0, state_lanes=1, multiplier=Multipliers.PLAIN, logic_engines=True,
+        ), state_tiles=32,
+            queue_depth=0, state_lanes=1, multiplier=Multipliers.PLAIN, logic_engines=True,
         ),
         # fills a ZCU102: twice the MAC array and its requantizers, the depthwise engine of `base`
         AcceleratorConfig(

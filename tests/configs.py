@@ -35,11 +35,12 @@ ODD = AcceleratorConfig(
     bus_ports=1, stream_bits=128, table_index_bits=8, divisor_mantissa_bits=0, state_tiles=64, acc_bits=28,
 )  # fmt: skip
 
-#: one pixel, few bits
+#: one pixel, few bits, no instructions waiting behind the next one
 NARROW = AcceleratorConfig(
     name="narrow", pixels=1, in_lanes=16, out_lanes=4, dw_pixels=1, requant_channels=1,
     dw_requant_channels=2, act_bits=6, weight_bits=3,
     state_bits=5, bus_bits=64, bus_ports=1, stream_bits=128, acc_depth=128, divisor_mantissa_bits=4, state_tiles=8,
+    queue_depth=0,
 )  # fmt: skip
 
 ALL = (SMALL, WIDE, TALL, ODD, NARROW)

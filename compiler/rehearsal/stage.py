@@ -16,7 +16,7 @@ from hw.control.sequencer import PREFETCHED_PACKETS
 
 __all__ = ["EngineQueue", "Rehearsal", "Stage", "rehearse"]
 
-OFFER = 3  #: cycles from a dispatched instruction to its engine
+OFFER = 3  #: cycles from a dispatched instruction to its engine; 2 without a FIFO between
 NOTICE = 2  #: cycles from `done` of an instruction to the start of one that waits for it
 HEADER = 6  #: cycles from the start of a run to the request of its header, and from a header to the request behind it
 END = 5  #: cycles from the last `done` to the end of the run
@@ -78,7 +78,7 @@ class Stage:
         queue = self.queues[engine]
         while len(queue.came) <= index:
             yield queue.arrival
-        ready = queue.came[index] + OFFER
+        ready = queue.came[index] + OFFER - (not self.config.queue_depth)
         for other, count in zip(Engine, queue.waits[index], strict=True):
             awaited = self.queues[other]
             while len(awaited.done) < count:
@@ -128,7 +128,7 @@ def _dispatch(stage: Stage, instructions: Sequence[Instruction]) -> Process:
     yield (yield from stream.arrival(beats - 1)) + HEADER
     stream.take(beats)
     stream.fetch(beats * (len(instructions) + 1))
-    begin, depth = clock.now, max(config.queue_depth, 2) + 1
+    begin, depth = clock.now, config.queue_depth + 1
     for index, instruction in enumerate(instructions):
         queue = stage.queues[instruction.engine]
         last = yield from stream.arrival(beats * (index + 2) - 1)

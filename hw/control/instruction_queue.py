@@ -27,7 +27,8 @@ def reached(events: data.View, waits: data.View) -> Value:
 class InstructionQueue(wiring.Component):
     """FIFO of `queue_depth` instructions, one more at its head, and the event counter of one engine.
 
-    An instruction can start 3 cycles after it came, and 2 cycles after the `done` of the instruction that it awaits.
+    An instruction can start 3 cycles after it came, 2 without a FIFO, and 2 cycles after the `done` of the instruction
+    that it awaits.
     With a `fetch` port, instructions are taken in every second cycle. Once an awaited count was reached, that is
     remembered, so that `instruction` is not withdrawn but by `halt`.
 
@@ -50,7 +51,7 @@ class InstructionQueue(wiring.Component):
     """
 
     def __init__(self, config: AcceleratorConfig, body: type[data.Struct]) -> None:
-        self._depth = max(config.queue_depth, 2)  # a FIFO of 1 has addresses of no bits, which Verilog lacks
+        self._depth = config.queue_depth
         self._layout = data.StructLayout({"waits": event_counts(), "body": body})
         self._has_stream = "stream_words" in data.Layout.cast(body).members
         ports = {
@@ -71,14 +72,8 @@ class InstructionQueue(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.waiting = waiting = SyncFIFO(width=self._layout.size, depth=self._depth)
         sent_for = self._fetch(m) if self._has_stream else Const(1)
-        m.d.comb += [
-            waiting.w_data.eq(self.i.payload),
-            waiting.w_en.eq(self.i.valid & sent_for),
-            self.i.ready.eq(waiting.w_rdy & sent_for),
-        ]
-        self._offer(m, waiting)
+        self._offer(m, self._wait(m, sent_for))
 
         came = Signal(WAIT_BITS)
         m.d.comb += self.idle.eq(came == self.completed)
@@ -90,6 +85,28 @@ class InstructionQueue(wiring.Component):
                 self.completed.eq(self.completed + self.instruction.done),
             ]
         return m
+
+    def _wait(self, m: Module, sent_for: Value) -> stream.Interface:
+        """The oldest instruction that has come; none comes in unless the fetch of the one before is queued."""
+        first = stream.Signature(self._layout).create()
+        if self._depth:
+            m.submodules.waiting = waiting = SyncFIFO(width=self._layout.size, depth=self._depth)
+            m.d.comb += [
+                waiting.w_data.eq(self.i.payload),
+                waiting.w_en.eq(self.i.valid & sent_for),
+                self.i.ready.eq(waiting.w_rdy & sent_for),
+                first.payload.eq(waiting.r_data),
+                first.valid.eq(waiting.r_rdy),
+                waiting.r_en.eq(first.ready),
+            ]
+        else:
+            # not as soon as the head is taken: the engines' `ready` would reach the sequencer in the same cycle
+            m.d.comb += [
+                first.payload.eq(self.i.payload),
+                first.valid.eq(self.i.valid & self.i.ready),
+                self.i.ready.eq(~self.held & sent_for),
+            ]
+        return first
 
     def _fetch(self, m: Module) -> Value:
         """Queue the fetch of an incoming instruction, if it has one; returns whether that of the last one is queued."""
@@ -110,7 +127,7 @@ class InstructionQueue(wiring.Component):
             m.d.sync += entered.eq(1)
         return entered
 
-    def _offer(self, m: Module, waiting: SyncFIFO) -> None:
+    def _offer(self, m: Module, first: stream.Interface) -> None:
         """Hold the oldest instruction in a register, and offer it when all its counts were reached."""
         head = Signal(self._layout)
         held, over = self.held, self.over
@@ -120,11 +137,11 @@ class InstructionQueue(wiring.Component):
             port.payload.eq(head.body),
             port.valid.eq(held & over.all() & ~self.halt),
             taken.eq(port.valid & port.ready),
-            waiting.r_en.eq(~held | taken),
+            first.ready.eq(~held | taken),
         ]
-        with m.If(waiting.r_en):
-            m.d.sync += [held.eq(waiting.r_rdy), over.eq(0)]
-            with m.If(waiting.r_rdy):
-                m.d.sync += head.eq(waiting.r_data)
+        with m.If(first.ready):
+            m.d.sync += [held.eq(first.valid), over.eq(0)]
+            with m.If(first.valid):
+                m.d.sync += head.eq(first.payload)
         with m.Else():
             m.d.sync += over.eq(over | reached(self.events, head.waits))

@@ -81,7 +81,7 @@ def test_frames_of_a_batch(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "config", [SMALL, WIDE, TALL, ODD, NARROW, CONFIGS["base"], CONFIGS["nano"]], ids=lambda c: c.name
+    "config", [SMALL, WIDE, TALL, ODD, NARROW, CONFIGS["base"], CONFIGS["nano"], CONFIGS["pico"]], ids=lambda c: c.name
 )
 @pytest.mark.parametrize("size", [64, 96, 160])
 def test_every_configuration(config: AcceleratorConfig, size: int, tmp_path: Path) -> None:

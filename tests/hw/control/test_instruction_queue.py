@@ -78,7 +78,23 @@ def test_latencies():
     simulate(dut, bench)
 
 
-@pytest.mark.parametrize("depth", [1, 3, 4])
+def test_without_a_fifo_the_head_takes_what_comes():
+    dut = make(depth=0)
+
+    async def bench(ctx):
+        ctx.set(dut.instruction.body.ready, 1)
+        ctx.set(dut.i.valid, 1)
+        await ctx.tick()
+        assert not ctx.get(dut.i.ready) and not ctx.get(dut.instruction.body.valid)
+        await ctx.tick()
+        assert not ctx.get(dut.i.ready) and ctx.get(dut.instruction.body.valid)
+        await ctx.tick()
+        assert ctx.get(dut.i.ready)
+
+    simulate(dut, bench)
+
+
+@pytest.mark.parametrize("depth", [0, 2, 3, 4])
 @pytest.mark.parametrize("idle", [0.0, 0.6])
 def test_order_events_and_fetches(depth, idle):
     """Everything comes out once and in order, whatever the pace of each side; instructions without a stream do not
