@@ -9,7 +9,7 @@ from amaranth.hdl import ClockDomain, ClockSignal, Const, Elaboratable, Instance
 from amaranth.lib import io, wiring
 from amaranth.lib.cdc import ResetSynchronizer
 from amaranth.lib.wiring import In
-from amaranth_boards.ulx3s import ULX3S_85F_Platform
+from amaranth_boards.ulx3s import ULX3S_45F_Platform, ULX3S_85F_Platform
 
 from boards.board import Board, BoardError
 from boards.memory.chips import SLOWEST_256_MBIT
@@ -123,6 +123,12 @@ def _board(size: str, platform: type[Platform], **fields: str) -> Board:
 
 
 BOARDS = (
+    _board(
+        "45F",
+        ULX3S_45F_Platform,
+        config="pico",
+        status="generated; not yet placed and routed",
+    ),
     _board(
         "85F",
         ULX3S_85F_Platform,

@@ -298,10 +298,8 @@ CONFIGS = {
         # fits an ECP5-45F
         AcceleratorConfig(
             name="pico", pixels=1, in_lanes=4, out_lanes=4, dw_pixels=1, requant_channels=1, bus_bits=64, bus_ports=1,
-            dw_requant_channels=1, norm_channels=1, attention_keys=1, stream_bits=64, acc_depth=64,
-            weight_buffer_words=256, parameter_buffer_words=256, pad_words=(8192, 8192, 8192, 8192), state_tiles=32,
-            queue_depth=0, state_lanes=1, multiplier=Multipliers.PLAIN, logic_engines=True,
-        ), state_tiles=32,
+            dw_requant_channels=1, norm_channels=1, attention_keys=1, stream_bits=64, acc_depth=128,
+            weight_buffer_words=256, parameter_buffer_words=256, pad_words=(4096,) * 4, state_tiles=32,
             queue_depth=0, state_lanes=1, multiplier=Multipliers.PLAIN, logic_engines=True,
         ),
         # fills a ZCU102: twice the MAC array and its requantizers, the depthwise engine of `base`
