@@ -288,16 +288,16 @@ CONFIGS = {
     config.name: config
     for config in (
         AcceleratorConfig(),
-        # fits an ECP5-85F: multipliers for the MAC array and the requantizers, activations in 224 KiB
+        # for an ECP5-85F with a slow memory, which more lanes would wait for; activations in 224 KiB
         AcceleratorConfig(
-            name="nano", pixels=2, in_lanes=8, out_lanes=8, dw_pixels=1, requant_channels=2, bus_bits=64, bus_ports=1,
-            dw_requant_channels=2, norm_channels=2,
-            stream_bits=64, acc_depth=64, weight_buffer_words=512, pad_words=(4096, 4096, 4096, 2048), state_tiles=32,
-            state_lanes=1, multiplier=Multipliers.PLAIN, logic_engines=True,
+            name="nano", pixels=1, in_lanes=8, out_lanes=8, dw_pixels=1, requant_channels=2, bus_bits=64, bus_ports=1,
+            dw_requant_channels=2, norm_channels=1, attention_keys=1, stream_bits=64, acc_depth=128,
+            weight_buffer_words=512, pad_words=(8192, 8192, 8192, 4096), state_tiles=32,
+            queue_depth=0, state_lanes=1, multiplier=Multipliers.PLAIN, logic_engines=True,
         ),
-        # fits an ECP5-45F
+        # the same for an ECP5-45F; activations in 64 KiB
         AcceleratorConfig(
-            name="pico", pixels=1, in_lanes=4, out_lanes=4, dw_pixels=1, requant_channels=1, bus_bits=64, bus_ports=1,
+            name="pico", pixels=1, in_lanes=4, out_lanes=8, dw_pixels=1, requant_channels=1, bus_bits=64, bus_ports=1,
             dw_requant_channels=1, norm_channels=1, attention_keys=1, stream_bits=64, acc_depth=128,
             weight_buffer_words=256, parameter_buffer_words=256, pad_words=(4096,) * 4, state_tiles=32,
             queue_depth=0, state_lanes=1, multiplier=Multipliers.PLAIN, logic_engines=True,
