@@ -2,9 +2,9 @@
 
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from hw.memory.ram import Ram
 from hw.shared import place
 
 __all__ = ["AccumulatorLane", "Accumulators"]
@@ -45,25 +45,24 @@ class AccumulatorLane(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.sums = sums = Memory(shape=signed(self.acc_bits), depth=self.depth, init=[])
-        m.submodules.outputs = outputs = Memory(shape=signed(self.acc_bits), depth=2 * self.depth, init=[])
-        read, write = sums.read_port(), sums.write_port()
-        drain, output = outputs.read_port(), outputs.write_port()
+        m.submodules.sums = sums = Ram(width=self.acc_bits, depth=self.depth)
+        m.submodules.outputs = outputs = Ram(width=self.acc_bits, depth=2 * self.depth)
 
         total = Signal(signed(self.acc_bits), reset_less=True)
-        m.d.comb += [read.en.eq(self.read), read.addr.eq(self.read_address)]
         with m.If(self.add):
-            m.d.sync += total.eq(self.psum + Mux(self.first, 0, read.data))
+            m.d.sync += total.eq(self.psum + Mux(self.first, 0, sums.read_data.as_signed()))
         m.d.comb += [
-            write.en.eq(self.store),
-            write.addr.eq(self.write_address),
-            write.data.eq(total),
-            output.en.eq(self.finish),
-            output.addr.eq(Cat(self.write_address, self.write_bank)),
-            output.data.eq(total),
-            drain.en.eq(self.drain),
-            drain.addr.eq(self.drain_address),
-            self.drain_data.eq(drain.data),
+            sums.read_enable.eq(self.read),
+            sums.read_address.eq(self.read_address),
+            sums.write_enable.eq(self.store),
+            sums.write_address.eq(self.write_address),
+            sums.write_data.eq(total),
+            outputs.write_enable.eq(self.finish),
+            outputs.write_address.eq(Cat(self.write_address, self.write_bank)),
+            outputs.write_data.eq(total),
+            outputs.read_enable.eq(self.drain),
+            outputs.read_address.eq(self.drain_address),
+            self.drain_data.eq(outputs.read_data),
         ]
         return m
 

@@ -2,7 +2,6 @@
 
 from amaranth import Cat, Const, Module, Mux, Shape, Signal, Value, signed, unsigned
 from amaranth.lib import data, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from hw.arithmetic.multiplier import Multiplier
@@ -10,6 +9,7 @@ from hw.arithmetic.packing import PORT_BITS
 from hw.arithmetic.rounding_shift import RoundingShift
 from hw.config import AcceleratorConfig, Multipliers
 from hw.control.descriptors import OperandMode, RequantMode, record_layout, table_words
+from hw.memory.ram import Ram
 from hw.shared import place
 from quant import numerics
 
@@ -295,6 +295,7 @@ class Requantizer(wiring.Component):
         self._channels = channels
         self._acc_bits = acc_bits or config.acc_bits
         self._matmul = matmul
+        self._rows_per_bank = (numerics.OPERAND_BITS << config.table_index_bits) // ROW_BITS
 
         def lanes(shape: object) -> data.ArrayLayout:
             return data.ArrayLayout(data.ArrayLayout(shape, channels), pixels)
@@ -325,7 +326,6 @@ class Requantizer(wiring.Component):
         # of all channels in one signal, which simulates faster
         multipliers2 = self._delay(m, enables, Cat(r.multiplier2 for r in self.records), MULTIPLIER2_STAGE)
         zero_points = self._delay(m, enables, Cat(r.zero_point for r in self.records), ZERO_STAGE)
-        tables = self._tables(m)
         read_table = Signal()
         m.d.comb += read_table.eq(enables[READ_STAGE] & (modes[READ_STAGE].operand == OperandMode.TABLE))
 
@@ -336,10 +336,12 @@ class Requantizer(wiring.Component):
             "matmul": self._matmul,
             "styles": self._config.requantizer_multipliers,
         }
+        tables = []
         for p in range(self._pixels):
             for c, record in enumerate(self.records):
                 lane = place(m, platform, f"lane_{p}_{c}", RequantizerLane, **shape)
-                port = tables[p].read_port()
+                m.submodules[f"table_{p}_{c}"] = table = Ram(width=ROW_BITS, depth=2 * self._rows_per_bank)
+                tables.append(table)
                 m.d.comb += [
                     lane.enables.eq(enables),
                     lane.acc.eq(self.acc[p][c]),
@@ -349,9 +351,11 @@ class Requantizer(wiring.Component):
                     lane.divide.eq(self.mode.divide),
                     lane.reciprocal.eq(self.reciprocal[p]),
                     lane.index_zero.eq(modes[INDEX_STAGE].index_zero),
-                    port.en.eq(read_table),
-                    port.addr.eq(Cat(lane.index[ROW_ENTRIES.bit_length() - 1 :], modes[READ_STAGE].table_bank)),
-                    lane.row.eq(port.data),
+                    table.read_enable.eq(read_table),
+                    table.read_address.eq(
+                        Cat(lane.index[ROW_ENTRIES.bit_length() - 1 :], modes[READ_STAGE].table_bank)
+                    ),
+                    lane.row.eq(table.read_data),
                     lane.operand.eq(modes[OPERAND_STAGE].operand),
                     lane.residual.eq(residuals[OPERAND_STAGE][p][c]),
                     lane.residual_zero.eq(modes[OPERAND_STAGE].residual_zero),
@@ -362,6 +366,7 @@ class Requantizer(wiring.Component):
                     lane.limit.eq(modes[CLAMP_STAGE].limit),
                     self.y[p][c].eq(lane.y),
                 ]
+        self._write_tables(m, tables)
         return m
 
     def _delay(self, m: Module, enables: Signal, value: Value, last: int) -> list[Value]:
@@ -374,18 +379,12 @@ class Requantizer(wiring.Component):
             stages.append(register)
         return stages
 
-    def _tables(self, m: Module) -> list[Memory]:
-        """The activation tables: 2 banks in rows of ROW_BITS, written row by row from stream words.
-
-        Every lane reads in every cycle, so a device needs copies anyway. There is one for the lanes of each pixel: with
-        dozens of read ports on one memory, Yosys runs out of memory.
-        """
-        table_bits = numerics.OPERAND_BITS << self._config.table_index_bits
-        rows_per_bank = table_bits // ROW_BITS
-        tables = [Memory(shape=ROW_BITS, depth=2 * rows_per_bank, init=[]) for _ in range(self._pixels)]
+    def _write_tables(self, m: Module, tables: list[Ram]) -> None:
+        """The activation tables, a copy for each lane: 2 banks in rows of ROW_BITS, written row by row from stream
+        words."""
         write = self.table_write
-        address, entries = Signal(range(2 * rows_per_bank)), Signal(ROW_BITS)
-        parts = min(len(write.data), table_bits) // ROW_BITS
+        address, entries = Signal(range(2 * self._rows_per_bank)), Signal(ROW_BITS)
+        parts = min(len(write.data), self._rows_per_bank * ROW_BITS) // ROW_BITS
         row = write.word[: len(address)]
         if parts == 1:
             m.d.comb += [write.ready.eq(1), entries.eq(write.data)]
@@ -395,9 +394,10 @@ class Requantizer(wiring.Component):
             with m.If(write.valid):
                 m.d.sync += part.eq(Mux(write.ready, 0, part + 1))
             row = Cat(part, write.word)
-        m.d.comb += address.eq(Cat(row[: (rows_per_bank - 1).bit_length()], write.bank))
-        for p, table in enumerate(tables):
-            m.submodules[f"table_{p}"] = table
-            port = table.write_port()
-            m.d.comb += [port.en.eq(write.valid), port.addr.eq(address), port.data.eq(entries)]
-        return tables
+        m.d.comb += address.eq(Cat(row[: (self._rows_per_bank - 1).bit_length()], write.bank))
+        for table in tables:
+            m.d.comb += [
+                table.write_enable.eq(write.valid),
+                table.write_address.eq(address),
+                table.write_data.eq(entries),
+            ]

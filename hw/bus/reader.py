@@ -1,11 +1,12 @@
 """AXI4 read engine: commands in, a stream of data out."""
 
 from amaranth.hdl import Cat, Module, Mux, Signal
-from amaranth.lib import fifo, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.bus.axi4 import MAX_BURST_BEATS, Axi4Read, Response, drive_read_constants
 from hw.bus.bursts import BurstCommand, BurstSplitter
+from hw.memory.ram_fifo import RamFifo
 
 __all__ = ["AxiReader"]
 
@@ -61,9 +62,9 @@ class AxiReader(wiring.Component):
         m = Module()
         capacity = self._fifo_depth * self._gather
         m.submodules.splitter = splitter = BurstSplitter(self._data_width)
-        m.submodules.fifo = queue = fifo.SyncFIFOBuffered(width=self._data_width * self._gather, depth=self._fifo_depth)
+        m.submodules.fifo = queue = RamFifo(width=self._data_width * self._gather, depth=self._fifo_depth)
         wiring.connect(m, wiring.flipped(self.command), splitter.command)
-        wiring.connect(m, queue.r_stream, wiring.flipped(self.data))
+        wiring.connect(m, queue.o, wiring.flipped(self.data))
         m.d.comb += drive_read_constants(self.bus)
 
         # AR register: a burst enters when it is empty and there is room, which is known one cycle late. So it takes a
@@ -106,15 +107,15 @@ class AxiReader(wiring.Component):
         self._gather_beats(m, queue)
         return m
 
-    def _gather_beats(self, m: Module, queue: fifo.SyncFIFOBuffered) -> None:
+    def _gather_beats(self, m: Module, queue: RamFifo) -> None:
         """Write beats into the FIFO, `gather` at a time."""
         bus = self.bus
         if self._gather == 1:
-            m.d.comb += [queue.w_data.eq(bus.rdata), queue.w_en.eq(bus.rvalid)]
+            m.d.comb += [queue.i.payload.eq(bus.rdata), queue.i.valid.eq(bus.rvalid)]
             return
         earlier = Signal(self._data_width * (self._gather - 1), reset_less=True)
         count = Signal(range(self._gather))
         word = Cat(earlier, bus.rdata)
-        m.d.comb += [queue.w_data.eq(word), queue.w_en.eq(bus.rvalid & (count == self._gather - 1))]
+        m.d.comb += [queue.i.payload.eq(word), queue.i.valid.eq(bus.rvalid & (count == self._gather - 1))]
         with m.If(bus.rvalid):
             m.d.sync += [count.eq(count + 1), earlier.eq(word[self._data_width :])]

@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from hw.bus.axi4 import MAX_BURST_BEATS, Axi4Write, Response, drive_write_constants
 from hw.bus.bursts import BurstCommand, BurstSplitter
+from hw.memory.ram_fifo import RamFifo
 
 __all__ = ["AxiWriter"]
 
@@ -57,10 +58,10 @@ class AxiWriter(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.splitter = splitter = BurstSplitter(self._data_width)
-        m.submodules.fifo = queue = fifo.SyncFIFOBuffered(width=self._data_width, depth=self._fifo_depth)
+        m.submodules.fifo = queue = RamFifo(width=self._data_width, depth=self._fifo_depth)
         m.submodules.order = order = fifo.SyncFIFO(width=1, depth=BURSTS_IN_FLIGHT)  # bursts in flight: last of theirs?
         wiring.connect(m, wiring.flipped(self.command), splitter.command)
-        wiring.connect(m, wiring.flipped(self.data), queue.w_stream)
+        wiring.connect(m, wiring.flipped(self.data), queue.i)
         m.d.comb += drive_write_constants(self.bus)
 
         # A burst starts when its data is known to be there, the address before has left, and no other burst waits for
@@ -94,12 +95,12 @@ class AxiWriter(wiring.Component):
             ]
         m.d.sync += available.eq(available + (self.data.valid & self.data.ready) - Mux(issue, burst.payload.beats, 0))
 
-        # W channel: `available` counts a beat before the FIFO's output shows it, hence r_rdy
+        # W channel: `available` counts a beat before the FIFO's output shows it, hence `valid`
         m.d.comb += [
-            self.bus.wdata.eq(queue.r_data),
-            self.bus.wvalid.eq(queue.r_rdy & (beats_left != 0)),
+            self.bus.wdata.eq(queue.o.payload),
+            self.bus.wvalid.eq(queue.o.valid & (beats_left != 0)),
             self.bus.wlast.eq(beats_left == 1),
-            queue.r_en.eq(beat_taken),
+            queue.o.ready.eq(beat_taken),
         ]
 
         # B channel

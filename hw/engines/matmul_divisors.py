@@ -2,12 +2,12 @@
 
 from amaranth.hdl import Module, Signal
 from amaranth.lib import data, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from hw.arithmetic.reciprocal import Reciprocal
 from hw.arithmetic.requantizer import RECIPROCAL_LAYOUT
 from hw.config import AcceleratorConfig
+from hw.memory.ram import Ram
 
 __all__ = ["Divisors"]
 
@@ -45,29 +45,30 @@ class Divisors(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         layout = self.reciprocal.shape()
-        m.submodules.memory = memory = Memory(shape=layout, depth=self._config.acc_depth, init=[])
-        write = memory.write_port()
-        read = memory.read_port()
+        m.submodules.memory = memory = Ram(width=layout.size, depth=self._config.acc_depth)
+        written = data.View(layout, memory.write_data)
+        write, address = memory.write_enable, memory.write_address
+        next_address = Signal.like(address)
         reading = Signal()
-        m.d.comb += [read.en.eq(self.read), read.addr.eq(self.address)]
+        m.d.comb += [memory.read_enable.eq(self.read), memory.read_address.eq(self.address), address.eq(next_address)]
         m.d.sync += reading.eq(self.read)
         with m.If(reading):
-            m.d.sync += self.reciprocal.eq(read.data)
+            m.d.sync += self.reciprocal.eq(memory.read_data)
 
         for p in range(self._config.pixels):
             m.submodules[f"reciprocal_{p}"] = unit = Reciprocal(self._config)
             m.d.comb += [
                 unit.valid.eq(self.valid),
                 unit.divisor.eq(self.divisor[p]),
-                write.data[p].r.eq(unit.r),
-                write.data[p].e.eq(unit.e),
-                write.en.eq(unit.out_valid),
+                written[p].r.eq(unit.r),
+                written[p].e.eq(unit.e),
+                write.eq(unit.out_valid),
             ]
 
         pending = Signal(range(self._config.acc_depth + 1))
-        m.d.sync += [self.ready.eq((pending == 0) & ~self.issue), pending.eq(pending + self.issue - write.en)]
-        with m.If(write.en):
-            m.d.sync += write.addr.eq(write.addr + 1)
+        m.d.sync += [self.ready.eq((pending == 0) & ~self.issue), pending.eq(pending + self.issue - write)]
+        with m.If(write):
+            m.d.sync += next_address.eq(next_address + 1)
         with m.Elif(self.ready):
-            m.d.sync += write.addr.eq(0)
+            m.d.sync += next_address.eq(0)
         return m

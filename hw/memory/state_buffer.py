@@ -2,11 +2,11 @@
 
 from amaranth import Cat, Module
 from amaranth.lib import wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In
 
 from hw.config import AcceleratorConfig
 from hw.interfaces import StateRead, StateWrite
+from hw.memory.ram import Ram
 
 __all__ = ["StateBuffer"]
 
@@ -15,7 +15,8 @@ class StateBuffer(wiring.Component):
     """`state_tiles` tiles of Ti x To elements, laid out as weight tiles of the matmul stream.
 
     Every cycle takes one write of `lanes` elements and one read of a stream word. Data stands on `read.data` in the
-    cycle after `read.enable` and holds until the next read. A read sees the writes of earlier cycles.
+    cycle after `read.enable` and holds until the next read. A read sees the writes of earlier cycles; what is written
+    in the same cycle returns anything.
 
     Members: `write` : StateWrite, and `read` : StateRead, both from the buffer's side.
     """
@@ -29,8 +30,8 @@ class StateBuffer(wiring.Component):
 
         config, lanes = self._config, len(self.write.data)
         word_bits, lane_bits = config.stream_bits, lanes * config.operand_bits
-        m.submodules.memory = memory = Memory(shape=word_bits, depth=config.state_tiles * config.tile_words, init=[])
-        write, read = memory.write_port(granularity=lane_bits), memory.read_port()
+        depth = config.state_tiles * config.tile_words
+        m.submodules.memory = memory = Ram(width=word_bits, depth=depth, granularity=lane_bits)
 
         # All sizes are powers of two: an element's address is [tile][word][lane group][lane].
         groups = word_bits // lane_bits
@@ -38,11 +39,11 @@ class StateBuffer(wiring.Component):
         word_index = (config.tile_words - 1).bit_length()
         group, word = self.write.element[lane_index:][:group_index], self.write.element[lane_index + group_index :]
         m.d.comb += [
-            write.addr.eq(Cat(word[:word_index], self.write.tile)),
-            write.data.eq(self.write.data.as_value().replicate(groups)),
-            write.en.eq(self.write.valid << group),
-            read.addr.eq(Cat(self.read.word[:word_index], self.read.tile)),
-            read.en.eq(self.read.enable),
-            self.read.data.eq(read.data),
+            memory.write_address.eq(Cat(word[:word_index], self.write.tile)),
+            memory.write_data.eq(self.write.data.as_value().replicate(groups)),
+            memory.write_enable.eq(self.write.valid << group),
+            memory.read_address.eq(Cat(self.read.word[:word_index], self.read.tile)),
+            memory.read_enable.eq(self.read.enable),
+            self.read.data.eq(memory.read_data),
         ]
         return m

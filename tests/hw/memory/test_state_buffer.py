@@ -31,7 +31,7 @@ def test_random_writes_and_reads(changes: dict[str, int]) -> None:
     async def bench(ctx):
         expected = 0
         for _ in range(400):
-            assert ctx.get(dut.read.data) == expected
+            assert expected is None or ctx.get(dut.read.data) == expected
             write, enable = rng.random() < 0.7, rng.random() < 0.7
             tile, first = rng.randrange(config.state_tiles), rng.randrange(0, elements, lanes)
             values = [rng.getrandbits(bits) for _ in range(lanes)]
@@ -46,7 +46,8 @@ def test_random_writes_and_reads(changes: dict[str, int]) -> None:
             await ctx.tick()
             if enable:
                 row = tiles[read_tile][word * per_word : (word + 1) * per_word]
-                expected = sum(value << (i * bits) for i, value in enumerate(row))
+                clash = write and (tile, first // per_word) == (read_tile, word)
+                expected = None if clash else sum(value << (i * bits) for i, value in enumerate(row))
             if write:
                 tiles[tile][first : first + lanes] = values
 
