@@ -48,10 +48,9 @@ class RecordQueue(wiring.Component):
 
         records = Signal(self._groups * self._group.size, reset_less=True)
         word = Signal(range(self._words + 1))
-        left = Signal(range(self._groups + 1))
+        left = Signal(range(self._groups))  # groups, beside the one that is ready
         m.d.comb += [
-            fifo.r_en.eq(left == 0),
-            self.groups.valid.eq(left != 0),
+            fifo.r_en.eq(~self.groups.valid),
             self.groups.payload.eq(records[: self._group.size]),
         ]
         with m.If(fifo.r_en & fifo.r_rdy):
@@ -62,9 +61,10 @@ class RecordQueue(wiring.Component):
                         m.d.sync += part.eq(fifo.r_data)
             m.d.sync += word.eq(word + 1)
             with m.If(word == self._words - 1):
-                m.d.sync += [word.eq(0), left.eq(self._groups)]
+                m.d.sync += [word.eq(0), left.eq(self._groups - 1), self.groups.valid.eq(1)]
         with m.If(self.groups.valid & self.groups.ready):
             m.d.sync += [left.eq(left - 1), records.eq(Cat(records[self._group.size :]))]
+            m.d.sync += self.groups.valid.eq(left != 0)
         with m.If(self.drop):
-            m.d.sync += left.eq(0)
+            m.d.sync += self.groups.valid.eq(0)
         return m
