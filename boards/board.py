@@ -52,6 +52,21 @@ class Board:
         return f"--{size}k", "--package", PACKAGES[platform.package], "--speed", platform.speed
 
     @property
+    def accelerator(self) -> AcceleratorConfig:
+        """That it carries by default."""
+        return CONFIGS[self.config]
+
+    @property
+    def memory_bytes(self) -> int:
+        """Size of its memory."""
+        return self.chip.size
+
+    @property
+    def memory_title(self) -> str:
+        """Its memory, for people."""
+        return f"{self.chip.size >> 20} MiB SDRAM"
+
+    @property
     def memory(self) -> MemoryTiming:
         """Of its memory, as the accelerator sees it."""
         return MemoryTiming(latency=SDRAM_LATENCY, bytes_per_cycle=SDRAM_EFFICIENCY * self.chip.data_bits / 8)
@@ -59,5 +74,5 @@ class Board:
     def parameters(self, config: AcceleratorConfig | None = None) -> BoardParameters:
         """What its logic is generated from."""
         return BoardParameters(
-            config=config or CONFIGS[self.config], chip=self.chip, frequency=self.frequency, baud=self.baud
+            config=config or self.accelerator, chip=self.chip, frequency=self.frequency, baud=self.baud
         )

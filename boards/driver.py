@@ -1,17 +1,18 @@
-"""The driver: programs, images, and scores of an accelerator behind a link."""
+"""The driver: programs, images, and scores of an accelerator that something gives access to."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from boards.link.host import ByteStream, HostLink, NoAnswer
+from boards.link.host import NoAnswer
 from compiler.program import Program
 from compiler.results import decode_scores, score_bytes
 from hw.config import ABI_VERSION, AcceleratorConfig
 from hw.control.registers import BASE_ALIGNMENT, BY_NAME, ENGINES, IDENTITY, ErrorCode
 
-__all__ = ["BoardDevice", "DeviceError", "RunCounters"]
+__all__ = ["Access", "BoardDevice", "DeviceError", "RunCounters", "memory_needed"]
 
 RESET_POLLS = 1000  #: reads of STATUS; a reset takes a few dozen cycles, if nothing hangs
 
@@ -20,6 +21,31 @@ Progress = Callable[[int, int], None]
 
 class DeviceError(RuntimeError):
     """A board that cannot run the program, or that failed; the message says what to do."""
+
+
+class Access(Protocol):
+    """A way to an accelerator's registers and memory. Addresses are those that the accelerator uses, in bytes.
+
+    Methods raise what the way can fail with; `NoAnswer` if the other side is silent.
+    """
+
+    name: str  #: for messages
+    memory_base: int  #: of the memory that may be used, a multiple of `BASE_ALIGNMENT`
+
+    def read_register(self, offset: int) -> int:
+        """Read a register of the accelerator."""
+
+    def write_register(self, offset: int, value: int) -> None:
+        """Write a register of the accelerator."""
+
+    def read_memory(self, address: int, size: int) -> bytes:
+        """Read `size` bytes from `address`, a multiple of 8, on."""
+
+    def write_memory(self, address: int, content: bytes, progress: Progress | None = None) -> None:
+        """Write bytes from `address`, a multiple of 8, on; the last 8 may be filled up with anything."""
+
+    def close(self) -> None:
+        """Release it."""
 
 
 @dataclass(frozen=True)
@@ -40,38 +66,43 @@ def _pages(size: int) -> int:
     return -(-size // BASE_ALIGNMENT) * BASE_ALIGNMENT
 
 
+def memory_needed(program: Program) -> int:
+    """Bytes of memory for a program, the images of a run, and its results."""
+    return _pages(len(program.image)) + _pages(program.input_bytes) + _pages(program.result_bytes)
+
+
 class BoardDevice:
     """An accelerator with a program.
 
-    The program is loaded with the first run, and again after an error. Memory holds the program from address 0 on,
-    then the images of a run, then its results.
+    The program is loaded with the first run, and again after an error. Memory holds the program, then the images of a
+    run, then its results.
 
     Parameters
     ----------
-    stream : the line to the board.
-    memory_bytes : size of the board's memory.
+    access : the way to the accelerator.
+    memory_bytes : size of the memory that may be used.
     rebuild : command that builds and flashes a fitting bitstream, for messages.
 
     Raises `DeviceError` if there is no accelerator of this configuration, or the program is too large.
     """
 
     def __init__(
-        self, stream: ByteStream, config: AcceleratorConfig, program: Program, *, memory_bytes: int, rebuild: str
+        self, access: Access, config: AcceleratorConfig, program: Program, *, memory_bytes: int, rebuild: str
     ) -> None:
         self.config = config
         self.program = program
-        self.link = HostLink(stream)
+        self.access = access
         self.counters: list[RunCounters] = []  #: of the runs of the last call of `run`
         self._rebuild = rebuild
         self._loaded = False
-        self._input_base = _pages(len(program.image))
+        self._input_base = access.memory_base + _pages(len(program.image))
         self._result_base = self._input_base + _pages(program.input_bytes)
         self._check_size(memory_bytes)
         self._identify()
 
     def close(self) -> None:
-        """Release the line."""
-        self.link.stream.close()
+        """Release the access."""
+        self.access.close()
 
     def run(self, images: np.ndarray, progress: Progress | None = None) -> np.ndarray:
         """Class scores, int16 (N, classes), of images, uint8 (N, H, W, 3); the last run repeats the last image if it
@@ -98,8 +129,9 @@ class BoardDevice:
         if self._loaded:
             return
         self.reset()
-        self.link.write_memory(0, self.program.image, progress)
-        for name, base in (("PROGRAM", 0), ("INPUT", self._input_base), ("RESULT", self._result_base)):
+        program_base = self.access.memory_base
+        self.access.write_memory(program_base, self.program.image, progress)
+        for name, base in (("PROGRAM", program_base), ("INPUT", self._input_base), ("RESULT", self._result_base)):
             self._write(f"{name}_BASE_LO", base & 0xFFFFFFFF)
             self._write(f"{name}_BASE_HI", base >> 32)
         self._write("RESULT_BYTES", self.program.result_bytes)
@@ -112,7 +144,7 @@ class BoardDevice:
         for _ in range(RESET_POLLS):
             if not self._read("STATUS") & _bit("STATUS", "busy"):
                 return
-        raise DeviceError(f"{self.link.stream.name}: the accelerator does not finish its reset; press the board's")
+        raise DeviceError(f"{self.access.name}: the accelerator does not finish its reset; press the board's")
 
     def start(self) -> None:
         """Start a run on the images in memory, without waiting for its end."""
@@ -134,12 +166,12 @@ class BoardDevice:
         raise DeviceError("the board was reset during the run; the next run loads again")
 
     def _run_once(self, images: np.ndarray) -> list[np.ndarray]:
-        self.link.write_memory(self._input_base, images.tobytes())
+        self.access.write_memory(self._input_base, images.tobytes())
         self.start()
         self.wait()
         self.counters.append(self._read_counters())
         size = max(score_bytes(self.config, stored) for stored in self.program.scores)
-        area = np.frombuffer(self.link.read_memory(self._result_base, size), np.uint8)
+        area = np.frombuffer(self.access.read_memory(self._result_base, size), np.uint8)
         return [decode_scores(self.config, stored, area) for stored in self.program.scores]
 
     def _read_counters(self) -> RunCounters:
@@ -150,7 +182,7 @@ class BoardDevice:
         return RunCounters(self._read("CYCLES_LO") | self._read("CYCLES_HI") << 32, **kinds)
 
     def _check_size(self, memory_bytes: int) -> None:
-        needed = self._result_base + _pages(self.program.result_bytes)
+        needed = memory_needed(self.program)
         if needed > memory_bytes:
             raise DeviceError(
                 f"program, images, and results take {needed:,} bytes, but the board's memory has {memory_bytes:,}; "
@@ -158,7 +190,7 @@ class BoardDevice:
             )
 
     def _identify(self) -> None:
-        name = self.link.stream.name
+        name = self.access.name
         try:
             identity = self._read("IDENTITY")
         except NoAnswer as error:
@@ -166,7 +198,7 @@ class BoardDevice:
                 f"{error}; is the board powered, is this its port, and is it flashed (`{self._rebuild}`)?"
             ) from error
         if identity != IDENTITY:
-            raise DeviceError(f"{name}: there is no vitsmith accelerator behind the link; `{self._rebuild}`")
+            raise DeviceError(f"{name}: there is no vitsmith accelerator; `{self._rebuild}`")
         if (abi := self._read("ABI_VERSION")) != ABI_VERSION:
             raise DeviceError(f"{name}: the bitstream has ABI version {abi}, this is {ABI_VERSION}; `{self._rebuild}`")
         found = self._read("CONFIG_HASH_LO") | self._read("CONFIG_HASH_HI") << 32
@@ -177,7 +209,7 @@ class BoardDevice:
             )
 
     def _read(self, register: str) -> int:
-        return self.link.read_register(BY_NAME[register].offset)
+        return self.access.read_register(BY_NAME[register].offset)
 
     def _write(self, register: str, value: int) -> None:
-        self.link.write_register(BY_NAME[register].offset, value)
+        self.access.write_register(BY_NAME[register].offset, value)

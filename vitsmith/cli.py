@@ -646,7 +646,7 @@ def build(
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Build a board's bitstream (hours); fails when timing is not met."""
+    """Build a board's bitstream (hours); fails when timing is not met. Boards that need Vivado get a project for it."""
     from vitsmith.devices import build_stage
 
     with console.progress_bar("build") as progress:
@@ -663,17 +663,19 @@ def flash(
     """Load a board's bitstream over USB."""
     from boards.flash import flash as load
     from boards.registry import find_board
-    from vitsmith.devices import board_folder
+    from vitsmith.devices import bitstream_file
 
     chosen = find_board(board)
-    bitstream = board_folder(chosen) / "top.bit"
-    console.console.print(load(chosen, bitstream, persistent=persistent, dry_run=dry_run), soft_wrap=True)
+    command = load(chosen, bitstream_file(chosen), persistent=persistent, dry_run=dry_run)
+    console.console.print(command, soft_wrap=True)
 
 
 @app.command(name="run")
 def run_command(
     pictures: Annotated[list[Path], typer.Argument(help="Image files, and folders of them.")],
-    device: Annotated[str, typer.Option(help="sim, or BOARD:PORT, as ulx3s-85f:/dev/ttyUSB0.")] = "sim",
+    device: Annotated[
+        str, typer.Option(help="sim; BOARD:PORT, as ulx3s-85f:/dev/ttyUSB0; on the board itself, pynq.")
+    ] = "sim",
     bundle: BundleOption = DEFAULT_BUNDLE,
     check: Annotated[bool, typer.Option("--check", help="Compare every score with the integer network.")] = False,
     watch: Annotated[

@@ -12,11 +12,14 @@ from PIL import Image
 
 from boards.board import Board, BoardError
 from boards.driver import BoardDevice
-from boards.registry import BOARDS, find_board
+from boards.link.host import HostLink
+from boards.registry import BOARDS, VIVADO_BOARDS, find_board
 from boards.serial_line import SerialLine
+from boards.vivado.board import VivadoBoard
+from boards.vivado.overlay import BITSTREAM, TARGET, open_overlay
 from compiler.compile import compile_network
 from compiler.errors import CompileError
-from hw.config import CONFIGS, AcceleratorConfig
+from hw.config import AcceleratorConfig
 from quant.data import DataError
 from quant.data.cifar10 import CLASS_NAMES as CIFAR10_NAMES
 from quant.data.fashion_mnist import CLASS_NAMES as FASHION_NAMES
@@ -79,11 +82,14 @@ def open_device(target: str, path: Path) -> Device:
     name, _, port = target.partition(":")
     if target == "sim":
         return SimulatedDevice(bundle)
-    matches = [board for board in BOARDS.values() if board.name.startswith(name)]
+    if name == TARGET:
+        return open_overlay(Path(port) if port else path / BITSTREAM, bundle.load_config(), bundle.load_program())
+    boards = {board.name: board for board in (BOARDS | VIVADO_BOARDS).values() if board.baud}
+    matches = [board for board in boards.values() if board.name.startswith(name)]
     if not name or len(matches) != 1 or not port:
         raise BoardError(
-            f"no device called '{target}'; give sim or BOARD:PORT, as ulx3s-85f:/dev/ttyUSB0; "
-            f"boards are {', '.join(BOARDS)}"
+            f"no device called '{target}'; give sim or BOARD:PORT, as ulx3s-85f:/dev/ttyUSB0, or, on a board that PYNQ "
+            f"runs on, {TARGET} or {TARGET}:BITSTREAM; boards with a port are {', '.join(boards)}"
         )
     board = matches[0]
     config, program = bundle.load_config(), bundle.load_program()
@@ -91,7 +97,7 @@ def open_device(target: str, path: Path) -> Device:
     rebuild = f"{fitting} && vitsmith flash --board {board.name}"
     line = SerialLine(port, board.baud)
     try:
-        return BoardDevice(line, config, program, memory_bytes=board.chip.size, rebuild=rebuild)
+        return BoardDevice(HostLink(line), config, program, memory_bytes=board.memory_bytes, rebuild=rebuild)
     except Exception:
         line.close()
         raise
@@ -199,26 +205,31 @@ def board_rows(bundle: Bundle) -> list[tuple[str, ...]]:
     network = bundle.load_network() if bundle.network_file.exists() else None
     return [
         (
-            board.name, board.title, board.device, board.config, f"{board.chip.size >> 20} MiB SDRAM",
-            f"{board.frequency / 1e6:g} MHz", f"{board.baud / 1e6:g} Mbaud",
+            board.name, board.title, board.device, board.config, board.memory_title, f"{board.frequency / 1e6:g} MHz",
+            f"{board.baud / 1e6:g} Mbaud" if board.baud else "none: PYNQ",
             _frames_per_second(network, board) if network else f"no network in {bundle.path}", board.status,
         )
-        for board in BOARDS.values()
+        for board in (BOARDS | VIVADO_BOARDS).values()
     ]  # fmt: skip
 
 
-def _frames_per_second(network: IntegerNetwork, board: Board) -> str:
+def _frames_per_second(network: IntegerNetwork, board: Board | VivadoBoard) -> str:
     """Predicted for one frame per run, the images in the board's memory; or why the network does not fit."""
     try:
-        program = compile_network(network, CONFIGS[board.config], memory=board.memory)
+        program = compile_network(network, board.accelerator, memory=board.memory)
     except CompileError as error:
         return f"does not fit: {error.obstacles[0].why}"
     return f"{board.frequency / program.predicted_cycles:.1f}"
 
 
-def board_folder(board: Board) -> Path:
+def board_folder(board: Board | VivadoBoard) -> Path:
     """Where a board's project and bitstream lie."""
     return Path("build/boards") / board.name
+
+
+def bitstream_file(board: Board | VivadoBoard) -> Path:
+    """A board's bitstream."""
+    return board_folder(board) / (BITSTREAM if isinstance(board, VivadoBoard) else "top.bit")
 
 
 def build_stage(
@@ -226,12 +237,15 @@ def build_stage(
 ) -> dict[str, object]:
     """Generate a board's project, and make its bitstream: blocks used, clock frequency, slack.
 
-    The accelerator is the board's own if `config` is None.
+    The accelerator is the board's own if `config` is None. Without Vivado, the project of a board that needs it is all,
+    with the command to type.
     """
     from boards.build import build_bitstream, write_project
 
     board = find_board(name)
     folder = board_folder(board)
+    if isinstance(board, VivadoBoard):
+        return _build_with_vivado(board, config, folder, project_only=project_only)
     write_project(board, config, folder)
     document: dict[str, object] = {"board": name, "folder": str(folder)}
     if project_only:
@@ -242,5 +256,17 @@ def build_stage(
         "frequency_mhz": report.achieved,
         "required_mhz": report.required,
         "slack_ns": report.slack,
-        "bitstream": str(folder / "top.bit"),
+        "bitstream": str(bitstream_file(board)),
     }
+
+
+def _build_with_vivado(
+    board: VivadoBoard, config: AcceleratorConfig | None, folder: Path, *, project_only: bool
+) -> dict[str, object]:
+    from boards.vivado.project import command_line, run_vivado, vivado_found, write_project
+
+    write_project(board, config, folder)
+    document: dict[str, object] = {"board": board.name, "folder": str(folder), "status": board.status}
+    if project_only or not vivado_found():
+        return document | {"to build the bitstream, type": command_line(folder)}
+    return document | run_vivado(folder) | {"bitstream": str(bitstream_file(board))}

@@ -50,12 +50,15 @@ class ByteStream(Protocol):
 
 
 class HostLink:
-    """Reads and writes memory and registers of a board; repeats what was damaged or lost.
+    """A `boards.driver.Access` over a line; repeats what was damaged or lost.
 
     Raises `NoAnswer` or `LinkError` when a request has failed `ATTEMPTS` times in a row.
     """
 
+    memory_base = 0
+
     def __init__(self, stream: ByteStream) -> None:
+        self.name = stream.name
         self.stream = stream
         self.repetitions = 0  #: requests that had to be sent again
         self._received = bytearray()
@@ -87,6 +90,10 @@ class HostLink:
         """Read a register of the accelerator."""
         (payload,) = self._exchange([Request(Opcode.READ_REGISTER, offset)])
         return int.from_bytes(payload, "little")
+
+    def close(self) -> None:
+        """Release the line."""
+        self.stream.close()
 
     def _exchange(self, requests: Sequence[Request], progress: Callable[[int, int], None] | None = None) -> list[bytes]:
         """Payloads of the answers to all requests, which are of one kind, so that any order does."""

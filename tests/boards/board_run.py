@@ -14,6 +14,7 @@ from cocotb.handle import SimHandleBase
 from cocotb.task import bridge
 
 from boards.driver import BoardDevice, DeviceError
+from boards.link.host import HostLink
 from boards.memory.chips import SLOWEST_256_MBIT
 from boards.top import BoardParameters
 from compiler.program import Program
@@ -35,14 +36,14 @@ def scenario(line: SimulatedLine, plan: dict, program: Program, images: np.ndarr
     config, memory_bytes = AcceleratorConfig.from_json(plan["config"]), SLOWEST_256_MBIT.size
 
     def connect(other: Program) -> BoardDevice:
-        return BoardDevice(line, config, other, memory_bytes=memory_bytes, rebuild="vitsmith build")
+        return BoardDevice(HostLink(line), config, other, memory_bytes=memory_bytes, rebuild="vitsmith build")
 
     line.reset_board()
     device = connect(program)
     line.noise = plan["noise"]
     scores = [device.run(images[:1])]
     line.noise = 0.0
-    report = {"repetitions": device.link.repetitions, "damaged": line.damaged}
+    report = {"repetitions": device.access.repetitions, "damaged": line.damaged}
     report["cycles"] = device.counters[0].cycles
     report["matmul"] = device.counters[0].events["matmul"]
 
@@ -58,7 +59,7 @@ def scenario(line: SimulatedLine, plan: dict, program: Program, images: np.ndarr
     with pytest.raises(DeviceError, match=f"{program.config_hash:016x}.*{foreign.config_hash:016x}.*vitsmith build"):
         connect(foreign)
     with pytest.raises(DeviceError, match="memory has 1,024"):
-        BoardDevice(line, config, program, memory_bytes=1024, rebuild="")
+        BoardDevice(HostLink(line), config, program, memory_bytes=1024, rebuild="")
     return np.concatenate(scores), report
 
 

@@ -10,6 +10,7 @@ import pytest
 from boards.board import BoardError
 from boards.driver import BoardDevice, DeviceError
 from boards.flash import flash
+from boards.link.host import HostLink
 from boards.link.protocol import Status, answer_frame
 from boards.registry import BOARDS, find_board
 from boards.serial_line import SerialLine
@@ -63,7 +64,7 @@ class Registers:
 
 
 def connect(line: Registers, memory_bytes: int = 1 << 20) -> BoardDevice:
-    return BoardDevice(line, SMALL, PROGRAM, memory_bytes=memory_bytes, rebuild="vitsmith build --board b")
+    return BoardDevice(HostLink(line), SMALL, PROGRAM, memory_bytes=memory_bytes, rebuild="vitsmith build --board b")
 
 
 def test_a_run_writes_the_registers() -> None:
@@ -79,7 +80,7 @@ def test_a_run_writes_the_registers() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"IDENTITY": 0}, "no vitsmith accelerator behind the link; `vitsmith build --board b`"),
+        ({"IDENTITY": 0}, "no vitsmith accelerator; `vitsmith build --board b`"),
         ({"ABI_VERSION": 99}, "the bitstream has ABI version 99"),
         ({"CONFIG_HASH_LO": 5}, f"{SMALL.hash >> 32:08x}00000005, but the program for {SMALL.hash:016x}.*vitsmith bui"),
     ],
@@ -160,6 +161,6 @@ def test_programs_of_batches() -> None:
     program = dataclasses.replace(
         PROGRAM, batch=2, input_bytes=2 * PROGRAM.input_bytes, stored=(PROGRAM.stored[0],) * 2
     )  # fmt: skip
-    device = BoardDevice(Registers(), SMALL, program, memory_bytes=1 << 20, rebuild="")
+    device = BoardDevice(HostLink(Registers()), SMALL, program, memory_bytes=1 << 20, rebuild="")
     assert device.run(random_images(PROGRAM, 3)).shape == (3, 10)
     assert len(device.counters) == 2

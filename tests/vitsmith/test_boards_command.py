@@ -32,16 +32,18 @@ def invoke(*arguments: object) -> tuple[int, str]:
 def test_boards_are_listed(tmp_path: Path) -> None:
     status, output = invoke("boards", "--bundle", tmp_path, "--json")
     assert status == 0
-    (row,) = json.loads(output)["boards"]
+    rows = {row["board"]: row for row in json.loads(output)["boards"]}
+    row = rows["ulx3s-85f"]
     assert (row["board"], row["accelerator"]) == ("ulx3s-85f", "nano")
     assert "simulated" in row["status"]
     assert "no network" in row["frames/s (predicted)"]
+    assert rows["kv260"]["status"] == "generated only; never run through vendor tools here"
 
 
 def test_boards_have_a_speed_for_a_network(tmp_path: Path) -> None:
     network, _ = tiny_network(32, **quantizer_settings(CONFIGS["nano"]))
     network.save(tmp_path / "network.safetensors")
-    (row,) = devices.board_rows(Bundle(tmp_path))
+    row, *_ = devices.board_rows(Bundle(tmp_path))
     board = BOARDS["ulx3s-85f"]
     program = compile_network(network, CONFIGS["nano"], memory=board.memory)
     assert row[devices.BOARD_HEADER.index("frames/s (predicted)")] == f"{40e6 / program.predicted_cycles:.1f}"
@@ -51,8 +53,8 @@ def test_boards_have_a_speed_for_a_network(tmp_path: Path) -> None:
 def test_a_network_too_large_for_a_board_has_no_speed(tmp_path: Path) -> None:
     network, _ = tiny_network(32, **(quantizer_settings(CONFIGS["nano"]) | {"table_index_bits": 11}))
     network.save(tmp_path / "network.safetensors")
-    (row,) = devices.board_rows(Bundle(tmp_path))
-    assert "does not fit: " in row[devices.BOARD_HEADER.index("frames/s (predicted)")]
+    for row in devices.board_rows(Bundle(tmp_path)):
+        assert "does not fit: " in row[devices.BOARD_HEADER.index("frames/s (predicted)")]
 
 
 def test_flash_shows_its_command() -> None:
@@ -75,7 +77,7 @@ def test_simulated_device(tmp_path: Path) -> None:
     device.close()
 
 
-@pytest.mark.parametrize("target", ["board", "ulx3s", "ulx9:/dev/ttyUSB0", ":/dev/ttyUSB0"])
+@pytest.mark.parametrize("target", ["board", "ulx3s", "ulx9:/dev/ttyUSB0", ":/dev/ttyUSB0", "kv260:/dev/ttyUSB0"])
 def test_unknown_devices(target: str, tmp_path: Path) -> None:
     with pytest.raises(BoardError, match="give sim or BOARD:PORT"):
         vitsmith.open(target, tmp_path)
