@@ -10,10 +10,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from boards.board import Board, BoardError
-from boards.top import board_verilog
+from boards.top import BOARD, board_verilog
 from hw.config import AcceleratorConfig
 from hw.place_route import run_nextpnr
-from hw.synthesis import SynthesisError, map_units, run_yosys
+from hw.synthesis import SynthesisError, map_units, run_yosys, write_units
 from hw.verilog import generate_verilog
 
 __all__ = ["BuildReport", "build_bitstream", "read_report", "write_project"]
@@ -91,10 +91,8 @@ def synthesize_board(folder: Path) -> None:
     by unit, and pins and clocks around them as one."""
     logic = folder / "logic.v"
     logic.write_text((folder / "board.v").read_text() + (folder / "accelerator.v").read_text())
-    netlists = dict(map_units(logic, "ecp5", folder / "synthesis", top="board"))
-    modules = {name: {"attributes": {}, "netnames": {}, **netlist} for name, netlist in netlists.items()}
-    (folder / "units.json").write_text(json.dumps({"modules": modules}))
-    box = next(match[0] for match in MODULE.finditer((folder / "board.v").read_text()) if match[1] == "board")
+    write_units(map_units(logic, "ecp5", folder / "synthesis", top=BOARD), folder / "units.json")
+    box = next(match[0] for match in MODULE.finditer((folder / "board.v").read_text()) if match[1] == BOARD)
     (folder / "box.v").write_text(box)
     run_yosys(
         folder,

@@ -10,7 +10,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from hw.synthesis import SynthesisError, map_units, run_yosys
+from hw.synthesis import SynthesisError, map_units, run_yosys, write_units
 from hw.verilog import TOP
 
 __all__ = ["Delay", "Placement", "place_and_route", "run_nextpnr"]
@@ -141,11 +141,7 @@ endmodule
 
 def _flatten(framed: Path, work_dir: Path) -> None:
     """Write the netlists of all units as one module, flat.json."""
-    modules = {
-        name: {"attributes": {}, "netnames": {}, **netlist}
-        for name, netlist in map_units(framed, "ecp5", work_dir, top=FRAME)
-    }
-    (work_dir / "units.json").write_text(json.dumps({"modules": modules}))
+    write_units(map_units(framed, "ecp5", work_dir, top=FRAME), work_dir / "units.json")
     run_yosys(
         work_dir,
         "read_json units.json",

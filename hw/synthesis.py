@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from importlib.util import find_spec
@@ -21,7 +21,17 @@ from pathlib import Path as FilePath
 from hw.logic_levels import Path, Timing, analyse
 from hw.verilog import TOP
 
-__all__ = ["RUN_YOSYS", "TARGETS", "ModuleCells", "Resources", "SynthesisError", "map_units", "run_yosys", "synthesize"]
+__all__ = [
+    "RUN_YOSYS",
+    "TARGETS",
+    "ModuleCells",
+    "Resources",
+    "SynthesisError",
+    "map_units",
+    "run_yosys",
+    "synthesize",
+    "write_units",
+]
 
 
 def _xilinx(family: str) -> str:
@@ -145,6 +155,12 @@ def map_units(
         yield name, _netlist(name, sources, {box: texts[box] for box in sorted(black_boxes[name])}, target, work_dir)
         if progress:
             progress(done + 1, len(units))
+
+
+def write_units(units: Iterable[tuple[str, dict]], path: FilePath) -> None:
+    """Write netlists of `map_units` as one design, for Yosys' `read_json`."""
+    modules = {name: {"attributes": {}, "netnames": {}, **netlist} for name, netlist in units}
+    path.write_text(json.dumps({"modules": modules}))
 
 
 def _check(text: str, top: str, work_dir: FilePath) -> None:

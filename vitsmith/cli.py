@@ -585,6 +585,9 @@ def simulate(
     stall: Annotated[float, typer.Option(help="Probability that a memory channel pauses in a cycle.")] = 0.02,
     seed: Annotated[int, typer.Option(help="Seed of the pauses.")] = 1,
     waveform: Annotated[bool, typer.Option("--waveform", help="Write waves (slow; use few frames).")] = False,
+    netlist: Annotated[
+        bool, typer.Option("--netlist", help="Simulate what open synthesis makes of it for ECP5 (very slow).")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Run the program on the RTL in Verilator, and compare it bit for bit with the integer network."""
@@ -599,6 +602,7 @@ def simulate(
             boundary_frames=boundaries,
             memory=memory,
             waveform=waveform,
+            netlist=netlist,
             progress=progress,
         )
     if not json:

@@ -45,6 +45,7 @@ from quant.tables import gelu_rows, power_rows, reciprocal_rows, root_rows
 from quant.workload import total
 from sim.activity import read_activity
 from sim.compare import Boundary, compare_frame, first_mismatch
+from sim.netlist import netlist_verilog
 from sim.profile import map_widths, profile_run
 from sim.runner import MemoryModel, SimulationResult, simulate
 from sim.timeline import layer_times
@@ -609,10 +610,11 @@ def simulate_stage(
     boundary_frames: int = 8,
     memory: MemoryModel | None = None,
     waveform: bool = False,
+    netlist: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, object]:
-    """Run test images through the RTL and compare every class score with the integer network; for the first
-    `boundary_frames` images, compare every layer boundary too."""
+    """Run test images through the RTL, or its `netlist` of ECP5 cells, and compare every class score with the integer
+    network; for the first `boundary_frames` images, compare every layer boundary too."""
     quantized = bundle.load_document("quantize")
     network, config = bundle.load_network(), bundle.load_config()
     dataset = load_dataset(quantized["data"], "test", network.input.size)
@@ -624,6 +626,7 @@ def simulate_stage(
         boundary_frames=boundary_frames,
         memory=memory,
         waveform=waveform,
+        netlist=netlist,
         progress=progress,
     )
     if frames:
@@ -641,6 +644,7 @@ def simulate_images(
     boundary_frames: int,
     memory: MemoryModel | None = None,
     waveform: bool = False,
+    netlist: bool = False,
     progress: Progress | None = None,
 ) -> tuple[dict[str, object], SimulationResult]:
     """`simulate_stage` on given images (N, size, size, 3) uint8."""
@@ -655,6 +659,9 @@ def simulate_images(
     def report(offset: int, what: str) -> Callable[[int, int], None] | None:
         return progress and (lambda done, count: progress((offset + done) / total, f"{what} {done} of {count}"))
 
+    if netlist:
+        modules = progress and (lambda done, count: progress(0.0, f"synthesis: module {done} of {count}"))
+        verilog = netlist_verilog(bundle.verilog_file, bundle.path / "synthesis", modules)
     if progress:
         progress(0.0, "building the simulator")
     if boundary_frames:
