@@ -694,7 +694,10 @@ def run_command(
         raise typer.BadParameter("--watch takes one folder")
     if watch:
         for document in watch_stage(Bundle(bundle), device, pictures[0], check=check):
-            _show_classes(device, document, json)
+            if "error" in document and not json:
+                console.errors.print(f"[red]error:[/red] {escape(document['error'])}", soft_wrap=True, highlight=False)
+            else:
+                _show_classes(device, document, json)
         return
     with console.progress_bar("run"):
         document = run_stage(Bundle(bundle), device, pictures, check=check)

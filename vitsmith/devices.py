@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -148,7 +148,8 @@ def run_stage(bundle: Bundle, target: str, paths: Sequence[Path], *, check: bool
 def watch_stage(bundle: Bundle, target: str, folder: Path, *, check: bool = False) -> Iterator[dict[str, object]]:
     """`run_stage` for the pictures of a folder, and then for what a camera adds to it, without an end.
 
-    A file is taken when it has the same size at two looks, `LOOK_SECONDS` apart: a camera may still be writing it.
+    A file is taken when it has the same size at two looks, `LOOK_SECONDS` apart: a camera may still be writing it. Of
+    one that cannot be read, the document has the `error` only.
     """
     facts = bundle.load_document("quantize")
     if not folder.is_dir():
@@ -157,14 +158,29 @@ def watch_stage(bundle: Bundle, target: str, folder: Path, *, check: bool = Fals
         done: set[Path] = set()
         sizes: dict[Path, int] = {}
         while True:
-            waiting = {p: p.stat().st_size for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p not in done}
-            if ready := sorted(path for path, size in waiting.items() if size and sizes.get(path) == size):
-                done.update(ready)
-                images = read_pictures(ready, facts["size"], facts["data"])
-                yield _classify(bundle, device, target, ready, images, check)
-            else:
+            waiting = _picture_sizes(folder, done)
+            ready = sorted(path for path, size in waiting.items() if size and sizes.get(path) == size)
+            for path in ready:
+                done.add(path)
+                try:
+                    images = read_pictures([path], facts["size"], facts["data"])
+                except DataError as error:
+                    yield {"device": target, "error": str(error)}
+                else:
+                    yield _classify(bundle, device, target, [path], images, check)
+            if not ready:
                 time.sleep(LOOK_SECONDS)
             sizes = waiting
+
+
+def _picture_sizes(folder: Path, done: set[Path]) -> dict[Path, int]:
+    """Bytes of the folder's pictures that are not done; files may vanish at any time."""
+    sizes = {}
+    for path in folder.iterdir():
+        if path.suffix.lower() in SUFFIXES and path not in done:
+            with suppress(OSError):
+                sizes[path] = path.stat().st_size
+    return sizes
 
 
 def _classify(

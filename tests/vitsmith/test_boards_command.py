@@ -148,12 +148,19 @@ def test_a_camera_adds_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             (folder / "second.png").write_bytes(b"")
         if len(waits) == 5:
             save("second.png", 1)
+        if len(waits) == 7:
+            (folder / "third.png").write_bytes(b"no picture")
+        if len(waits) == 9:
+            save("fourth.png", 0)
 
     monkeypatch.setattr(devices.time, "sleep", wait)
     save("first.png", 0)
     found = devices.watch_stage(bundle, "sim", folder, check=True)
-    for name in ("first.png", "second.png"):
+    for name in ("first.png", "second.png", "third.png", "fourth.png"):
         document = next(found)
+        if name == "third.png":
+            assert "third.png cannot be read" in document["error"]
+            continue
         assert [Path(p["picture"]).name for p in document["pictures"]] == [name]
         assert document["mismatches"] == 0
     found.close()
