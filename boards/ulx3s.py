@@ -108,17 +108,18 @@ class Ulx3sTop(Elaboratable):
         m.d.comb += [clk.o[0].eq(1), clk.o[1].eq(0)]
 
 
-def _board(size: str, platform: type[Platform], **fields: str) -> Board:
+def _board(size: str, platform: type[Platform], *, config: str, frequency: float, status: str) -> Board:
     return Board(
         name=f"ulx3s-{size.lower()}",
         title=f"ULX3S with LFE5U-{size}",
         platform=platform,
         top=Ulx3sTop,
+        config=config,
         chip=SLOWEST_256_MBIT,
-        frequency=40e6,
-        baud=2e6,  # the FT231X divides 3 MHz by 1, 1.5, 2, ...; 40 MHz divides into this one exactly
+        frequency=frequency,
+        baud=2e6,  # the FT231X divides 3 MHz by 1, 1.5, 2, ...; the clocks divide into this one exactly
         cable="ulx3s",
-        **fields,
+        status=status,
     )
 
 
@@ -127,12 +128,14 @@ BOARDS = (
         "45F",
         ULX3S_45F_Platform,
         config="pico",
-        status="generated; not yet placed and routed",
+        frequency=50e6,
+        status="simulated as a whole; placed and routed; not yet run on hardware",
     ),
     _board(
         "85F",
         ULX3S_85F_Platform,
         config="nano",
-        status="simulated as a whole; placed and routed without the accelerator; not yet run on hardware",
+        frequency=40e6,
+        status="simulated as a whole; not yet placed and routed; not yet run on hardware",
     ),
 )
