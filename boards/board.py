@@ -6,16 +6,14 @@ from dataclasses import dataclass
 from amaranth.hdl import Elaboratable
 from amaranth.vendor import LatticePlatform
 
-from boards.memory.chips import SdramChip
+from boards.memory.interface import BoardMemory
 from boards.top import BoardParameters
 from compiler.rehearsal import MemoryTiming
 from hw.config import CONFIGS, AcceleratorConfig
 
 __all__ = ["Board", "BoardError"]
 
-#: what the controller leaves of the chip's peak rate, and the cycles from a request to its data; both measured on the
-#: simulated board (`tests/boards/test_board.py`), whose runs they predict within 3 %
-SDRAM_EFFICIENCY, SDRAM_LATENCY = 0.975, 14
+SERIES = {"LFE5U": "", "LFE5UM": "um-", "LFE5UM5G": "um5g-"}  #: nextpnr's names
 PACKAGES = {"BG256": "CABGA256", "BG381": "CABGA381", "BG554": "CABGA554", "BG756": "CABGA756"}  #: nextpnr's names
 
 
@@ -25,14 +23,14 @@ class BoardError(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class Board:
-    """A dev board with an ECP5, an SDR SDRAM, and a serial line over USB."""
+    """A dev board with an ECP5, a memory, and a serial line over USB."""
 
     name: str  #: for `--board`
     title: str
     platform: Callable[[], LatticePlatform]  #: its pins
     top: Callable[["Board"], Elaboratable]  #: the design with pins and clocks
     config: str  #: name of the accelerator's configuration that it carries by default
-    chip: SdramChip
+    memory: BoardMemory
     frequency: float  #: of accelerator, memory, and link, in Hz
     baud: float  #: of the serial line
     cable: str  #: name of the board for openFPGALoader
@@ -48,8 +46,8 @@ class Board:
     def nextpnr_device(self) -> tuple[str, ...]:
         """The FPGA, as nextpnr's options."""
         platform = self.platform()
-        size = platform.device.removeprefix("LFE5U-").removesuffix("F")
-        return f"--{size}k", "--package", PACKAGES[platform.package], "--speed", platform.speed
+        series, size = platform.device.removesuffix("F").split("-")
+        return f"--{SERIES[series]}{size}k", "--package", PACKAGES[platform.package], "--speed", platform.speed
 
     @property
     def accelerator(self) -> AcceleratorConfig:
@@ -59,20 +57,20 @@ class Board:
     @property
     def memory_bytes(self) -> int:
         """Size of its memory."""
-        return self.chip.size
+        return self.memory.size
 
     @property
     def memory_title(self) -> str:
         """Its memory, for people."""
-        return f"{self.chip.size >> 20} MiB SDRAM"
+        return self.memory.title
 
     @property
-    def memory(self) -> MemoryTiming:
+    def memory_timing(self) -> MemoryTiming:
         """Of its memory, as the accelerator sees it."""
-        return MemoryTiming(latency=SDRAM_LATENCY, bytes_per_cycle=SDRAM_EFFICIENCY * self.chip.data_bits / 8)
+        return self.memory.timing(self.frequency)
 
     def parameters(self, config: AcceleratorConfig | None = None) -> BoardParameters:
         """What its logic is generated from."""
         return BoardParameters(
-            config=config or self.accelerator, chip=self.chip, frequency=self.frequency, baud=self.baud
+            config=config or self.accelerator, memory=self.memory, frequency=self.frequency, baud=self.baud
         )

@@ -1,13 +1,13 @@
 """The boards that vitsmith knows."""
 
-from boards import ulx3s
+from boards import ecpix5, ulx3s
 from boards.board import Board, BoardError
 from boards.vivado import catalog
 from boards.vivado.board import VivadoBoard
 
 __all__ = ["BOARDS", "VIVADO_BOARDS", "find_board"]
 
-BOARDS: dict[str, Board] = {board.name: board for board in ulx3s.BOARDS}
+BOARDS: dict[str, Board] = {board.name: board for board in (*ulx3s.BOARDS, *ecpix5.BOARDS)}
 VIVADO_BOARDS: dict[str, VivadoBoard] = {board.name: board for board in catalog.BOARDS}
 
 

@@ -1,4 +1,4 @@
-"""What every board with an SDR SDRAM and a serial line has inside: link, memory controller, accelerator."""
+"""What every board with a memory and a serial line has inside: link, memory controller, accelerator."""
 
 import re
 from dataclasses import dataclass
@@ -11,9 +11,8 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from boards.link.bridge import Link
 from boards.link.frames import WORD_BITS
 from boards.link.uart import line_divider
-from boards.memory.chips import SdramChip
+from boards.memory.interface import BoardMemory
 from boards.memory.ports import MemoryPorts
-from boards.memory.sdram import SdramController, SdramPins
 from hw.accelerator import AcceleratorSignature
 from hw.config import AcceleratorConfig, ConfigError
 from hw.verilog import TOP as ACCELERATOR
@@ -30,10 +29,9 @@ class BoardParameters:
     """What a board's logic depends on. Raises `ConfigError` for an accelerator that does not fit the memory."""
 
     config: AcceleratorConfig
-    chip: SdramChip
+    memory: BoardMemory
     frequency: float  #: of the only clock, in Hz
     baud: float  #: of the serial line
-    pin_registers: bool = True  #: in the pins of the SDRAM
 
     def __post_init__(self) -> None:
         if (self.config.bus_ports, self.config.bus_bits) != (1, WORD_BITS):
@@ -49,12 +47,12 @@ class BoardSignature(wiring.Signature):
     Members
     -------
     rx, tx : serial line, seen from the board
-    sdram : pins of the memory, but its clock, which rises between the edges of this one
+    sdram : pins of the memory's controller
     busy : a program runs, or did a moment ago; for a lamp
     """
 
-    def __init__(self, chip: SdramChip) -> None:
-        super().__init__({"rx": In(1, init=1), "tx": Out(1, init=1), "sdram": Out(SdramPins(chip)), "busy": Out(1)})
+    def __init__(self, memory: BoardMemory) -> None:
+        super().__init__({"rx": In(1, init=1), "tx": Out(1, init=1), "sdram": Out(memory.pins()), "busy": Out(1)})
 
 
 class BoardTop(wiring.Component):
@@ -65,17 +63,15 @@ class BoardTop(wiring.Component):
 
     def __init__(self, parameters: BoardParameters) -> None:
         self._parameters = parameters
-        super().__init__(BoardSignature(parameters.chip))
+        super().__init__(BoardSignature(parameters.memory))
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         parameters = self._parameters
-        chip, frequency = parameters.chip, parameters.frequency
+        kind, frequency = parameters.memory, parameters.frequency
         m.submodules.link = link = Link(line_divider(frequency, parameters.baud))
-        m.submodules.memory = memory = SdramController(
-            chip, chip.timing(frequency), pin_registers=parameters.pin_registers
-        )
-        m.submodules.ports = ports = MemoryPorts(ports=2, words=chip.size * 8 // WORD_BITS)
+        m.submodules.memory = memory = kind.controller(frequency)
+        m.submodules.ports = ports = MemoryPorts(ports=2, words=kind.size * 8 // WORD_BITS, read_depth=kind.read_depth)
         accelerator = AcceleratorSignature(parameters.config).create()
         m.submodules.accelerator = Instance(
             ACCELERATOR,

@@ -13,6 +13,7 @@ from amaranth_boards.ulx3s import ULX3S_45F_Platform, ULX3S_85F_Platform
 
 from boards.board import Board, BoardError
 from boards.memory.chips import SLOWEST_256_MBIT
+from boards.memory.sdram import SdramMemory
 from boards.top import BOARD, BoardSignature
 
 __all__ = ["BOARDS", "Ulx3sTop", "pll_divisors"]
@@ -48,7 +49,7 @@ class Ulx3sTop(Elaboratable):
     def elaborate(self, platform: Platform) -> Module:
         m = Module()
         locked = self._clocks(m, platform)
-        signature = BoardSignature(self._board.chip)
+        signature = BoardSignature(self._board.memory)
         ports = signature.create()
         m.submodules.board = Instance(
             BOARD,
@@ -115,7 +116,7 @@ def _board(size: str, platform: type[Platform], *, config: str, frequency: float
         platform=platform,
         top=Ulx3sTop,
         config=config,
-        chip=SLOWEST_256_MBIT,
+        memory=SdramMemory(chip=SLOWEST_256_MBIT),
         frequency=frequency,
         baud=2e6,  # the FT231X divides 3 MHz by 1, 1.5, 2, ...; the clocks divide into this one exactly
         cable="ulx3s",

@@ -232,7 +232,7 @@ def board_rows(bundle: Bundle) -> list[tuple[str, ...]]:
 def _frames_per_second(network: IntegerNetwork, board: Board | VivadoBoard) -> str:
     """Predicted for one frame per run, the images in the board's memory; or why the network does not fit."""
     try:
-        program = compile_network(network, board.accelerator, memory=board.memory)
+        program = compile_network(network, board.accelerator, memory=board.memory_timing)
     except CompileError as error:
         return f"does not fit: {error.obstacles[0].why}"
     return f"{board.frequency / program.predicted_cycles:.1f}"

@@ -4,7 +4,7 @@ from amaranth.hdl import Array, Cat, Module, Mux, Signal
 from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from boards.memory.sdram import WORD_BITS, MemoryAccess
+from boards.memory.interface import WORD_BITS, MemoryAccess
 from hw.bus.axi4 import ADDRESS_BITS, Axi4, Response
 
 __all__ = ["MemoryPorts"]

@@ -50,7 +50,7 @@ class VivadoBoard:
         return self.accelerator.name
 
     @property
-    def memory(self) -> MemoryTiming:
+    def memory_timing(self) -> MemoryTiming:
         """Of its memory, as the accelerator sees it: an assumption, limited by the ports only."""
         config = self.accelerator
         return MemoryTiming(bytes_per_cycle=config.bus_ports * min(self.port_bits, config.bus_bits) / 8)

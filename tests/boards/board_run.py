@@ -15,17 +15,16 @@ from cocotb.task import bridge
 
 from boards.driver import BoardDevice, DeviceError
 from boards.link.host import HostLink
-from boards.memory.chips import SLOWEST_256_MBIT
 from boards.top import BoardParameters
 from compiler.program import Program
 from hw.config import AcceleratorConfig
-from tests.boards.board_simulation import SimulatedLine
+from tests.boards.board_simulation import MEMORIES, SimulatedLine
 
 
 def parameters(plan: dict) -> BoardParameters:
     return BoardParameters(
         config=AcceleratorConfig.from_json(plan["config"]),
-        chip=SLOWEST_256_MBIT,
+        memory=MEMORIES[plan["memory"]],
         frequency=plan["frequency"],
         baud=plan["baud"],
     )
@@ -33,7 +32,7 @@ def parameters(plan: dict) -> BoardParameters:
 
 def scenario(line: SimulatedLine, plan: dict, program: Program, images: np.ndarray) -> tuple[np.ndarray, dict]:
     """Frames over a damaged line, a reset in mid-run, garbage, and a foreign program; the scores of all frames."""
-    config, memory_bytes = AcceleratorConfig.from_json(plan["config"]), SLOWEST_256_MBIT.size
+    config, memory_bytes = AcceleratorConfig.from_json(plan["config"]), MEMORIES[plan["memory"]].size
 
     def connect(other: Program) -> BoardDevice:
         return BoardDevice(HostLink(line), config, other, memory_bytes=memory_bytes, rebuild="vitsmith build")

@@ -1,5 +1,7 @@
 """The board's Verilog with a chip and a serial line around it, and that line as a stream for the host driver."""
 
+from dataclasses import replace
+from pathlib import Path
 from random import Random
 
 from cocotb.handle import SimHandleBase
@@ -7,10 +9,16 @@ from cocotb.task import resume
 from cocotb.triggers import ClockCycles, RisingEdge, Timer, ValueChange
 
 from boards.link.uart import FRAME_BITS, line_divider
+from boards.memory.chips import SLOWEST_256_MBIT
+from boards.memory.ddr3.chip import MT41K256M16
+from boards.memory.ddr3.controller import Ddr3Memory
+from boards.memory.ddr3.core import CORE, core_verilog
+from boards.memory.sdram import SdramMemory
 from boards.top import BoardParameters
 
 CLOCK_STEPS = 2  #: nanoseconds per clock cycle of testbench.sv
 RESET_CYCLES = 8
+SDRAM_MODEL = Path(__file__).with_name("sdram_model.sv")
 
 SYSTEM = """
 module system #(parameter int DIVIDER = 4) (
@@ -44,12 +52,48 @@ module system #(parameter int DIVIDER = 4) (
   );
 endmodule
 """
+#: by name; of DDR3, a chip with fewer rows, as the model keeps all of them
+MEMORIES = {
+    "sdram": SdramMemory(chip=SLOWEST_256_MBIT),
+    "ddr3": Ddr3Memory(replace(MT41K256M16, row_bits=12)),
+}
+
+DDR3_SYSTEM = """
+module system #(parameter int DIVIDER = 4) (
+    input wire clk, input wire rst, input wire rx, output wire tx, output wire busy, output wire fault
+);
+{wires}
+  assign fault = 0;  // the model writes violations into the log
+  {core} core (.sys_clk(clk), .sys_rst(rst), .phy_rst(1'b0){core_ports});
+  board board (.clk(clk), .rst(rst), .rx(rx), .tx(tx), .busy(busy){board_ports});
+endmodule
+"""
 TIMES = ("t_rcd", "t_rp", "t_ras", "t_rc", "t_rrd", "t_rfc", "t_wr", "t_refresh", "t_init")
 
 
-def system(parameters: BoardParameters) -> str:
-    """Verilog of the board with its memory chip."""
-    chip = parameters.chip
+def system(parameters: BoardParameters) -> dict[str, str]:
+    """Verilog files of what lies around the board's own: its memory chip, and the module `system` that has both."""
+    if isinstance(parameters.memory, Ddr3Memory):
+        return _ddr3_system(parameters.memory, parameters.frequency)
+    return {"system.v": _sdram_system(parameters), "sdram_model.sv": SDRAM_MODEL.read_text()}
+
+
+def _ddr3_system(memory: Ddr3Memory, frequency: float) -> dict[str, str]:
+    from tests.boards.ddr3_model import ModelPhy
+
+    pins = memory.pins()
+    widths = {"_".join(path): len(signal) for path, _, signal in pins.flatten(pins.create())}
+    text = DDR3_SYSTEM.format(
+        core=CORE,
+        wires="\n".join(f"  wire [{width - 1}:0] {name};" for name, width in widths.items()),
+        core_ports="".join(f", .{name}({name})" for name in widths),
+        board_ports="".join(f", .sdram_{name}({name})" for name in widths),
+    )
+    return {"system.v": text, "ddr3_core.v": core_verilog(memory.chip, frequency, ModelPhy)}
+
+
+def _sdram_system(parameters: BoardParameters) -> str:
+    chip = parameters.memory.chip
     return SYSTEM.format(
         row_bits=chip.row_bits,
         column_bits=chip.column_bits,

