@@ -137,6 +137,6 @@ BOARDS = (
         ULX3S_85F_Platform,
         config="nano",
         frequency=40e6,
-        status="simulated as a whole; not yet placed and routed; not yet run on hardware",
+        status="simulated as a whole; placed and routed; not yet run on hardware",
     ),
 )
