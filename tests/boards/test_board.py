@@ -75,6 +75,8 @@ def test_link_memory_and_driver(memory: str, tmp_path: Path) -> None:
     [
         (SMALL, "sdram"),
         pytest.param(SMALL, "ddr3", marks=pytest.mark.slow),
+        pytest.param(CONFIGS["pico"], "sdram", marks=pytest.mark.slow),
+        pytest.param(CONFIGS["pico"], "ddr3", marks=pytest.mark.slow),
         pytest.param(CONFIGS["nano"], "sdram", marks=pytest.mark.slow),
         pytest.param(CONFIGS["nano"], "ddr3", marks=pytest.mark.slow),
     ],
