@@ -51,6 +51,7 @@ def benchmark_job(_context: bytes, job: dict[str, object]) -> dict[str, object]:
     accelerator is the obstacle. Raises `SimulationError`.
     """
     config, size, batch = AcceleratorConfig.from_json(str(job["config"])), int(job["size"]), int(job["batch"])
+    dsps = round(estimate_resources(config.replace(**FEWEST_DSPS), "xcup").total["dsp"])
     settings = QuantizerConfig(
         weight_bits=config.weight_bits,
         act_bits=config.act_bits,
@@ -71,7 +72,6 @@ def benchmark_job(_context: bytes, job: dict[str, object]) -> dict[str, object]:
         )  # fmt: skip
     expected = network.run(torch.from_numpy(images)).numpy()
     run = result.runs[0]
-    dsps = round(estimate_resources(config.replace(**FEWEST_DSPS), "xcup").total["dsp"])
     return {
         "cycles": run.cycles / batch,
         "predicted_cycles": program.predicted_cycles / batch,
