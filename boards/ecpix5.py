@@ -144,6 +144,6 @@ BOARDS = (
         frequency=50e6,
         baud=2e6,  # a rate that the FT2232H makes exactly, as does the clock
         cable="ecpix5",
-        status="simulated as a whole but for the memory's pins; not yet run on hardware",
+        status="simulated as a whole but for the memory's pins; placed and routed; not yet run on hardware",
     ),
 )
