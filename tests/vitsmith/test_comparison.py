@@ -36,7 +36,7 @@ def test_benchmark_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert json.loads((tmp_path / "benchmark.json").read_text()) == document
     assert document["machine"].keys() >= {"processor", "python", "torch", "verilator"}
     page = (tmp_path / "benchmark.md").read_text()
-    assert "| b0 | 128 | nano | 128 | 1 | 1,000 | 990 (-1.0%) | 50.0% | 0 of 100 |" in page
+    assert "| b0 | 128 | nano | 64 | 1 | 1,000 | 990 (-1.0%) | 50.0% | 0 of 100 |" in page
     assert "b2" not in page  # it does not fit
     assert stages.comparison_stage(tmp_path)["measured"] == document["cases"]
     assert "| EfficientViT-B0 128 | base | 1,792 | 8 | 8,000 | 50.0% | 3.25 (of 1,000 DSPs) | 25,000 | 37,500 |" in (
