@@ -66,7 +66,7 @@ def write_project(board: Board, config: AcceleratorConfig | None, folder: Path) 
 
 
 def build_bitstream(board: Board, folder: Path, progress: Progress | None = None) -> BuildReport:
-    """Make `top.bit` from the project in `folder`; hours.
+    """Make `top.bit` from the project in `folder`; half an hour.
 
     Raises `BoardError` if timing is not met or a tool is missing. The report, `report.json`, is there also then.
     """

@@ -15,11 +15,8 @@ __all__ = ["Command", "Ddr3Initializer"]
 
 DELAYS, SLIPS = 8, 4  #: settings of a lane: delay of its strobe, alignment to columns
 ADDRESS_10 = 1 << 10  #: PRECHARGE: of all banks; CALIBRATE: the long one
-RESET, CLOCK_OFF, CLOCK_ON = (
-    200e-6,
-    500e-6,
-    10e-6,
-)  #: seconds in these states (JESD79-3F, 3.3; 10 us as it may have slept)
+#: seconds in these states (JESD79-3F, 3.3; 10 us as it may have slept)
+RESET, CLOCK_OFF, CLOCK_ON = 200e-6, 500e-6, 10e-6
 STEP_CYCLES = 16  #: from a command to the next: 32 of the chip's; no other command needs more
 LOCK_CYCLES = 512  #: after the long calibration: twice what it and the chip's clock circuit need
 SETTLE_CYCLES = 16  #: for each of the steps of a change
