@@ -650,7 +650,7 @@ def build(
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Build a board's bitstream (half an hour); fails when timing is not met. Boards that need Vivado get a project for it."""
+    """Build a board's bitstream (half an hour); fails when timing is not met. Boards for Vivado get a project."""
     from vitsmith.devices import build_stage
 
     with console.progress_bar("build") as progress:
