@@ -290,6 +290,8 @@ def training_ablation(
     out: Annotated[Path, typer.Option(help="Folder of the results; a stopped run goes on from what is there.")] = (
         Path("build/training-ablation")
     ),
+    device: Annotated[str, typer.Option(help="That trains: cpu, or cuda.")] = "cpu",
+    workers: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
     json: JsonOption = False,
 ) -> None:
     """Measure what rectification and distillation are worth in training with few bits: table, picture, and JSON."""
@@ -300,7 +302,7 @@ def training_ablation(
     with console.progress_bar("training ablation") as progress:
         document = training_ablation_stage(
             out, start, schedule=schedule, bits=bits or (4, 2), seeds=seeds, minutes=minutes, images=images,
-            command=command, progress=progress,
+            device=device, workers=workers, command=command, progress=progress,
         )  # fmt: skip
     if json:
         console.print_json(document)

@@ -10,10 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import torch
 from matplotlib.figure import Figure
 
-from quant.evaluate import compare, digest, float_classifier
+from quant.evaluate import FloatNetwork, digest, float_classifier
 from quant.graph import FloatGraph
+from quant.integer_network import IntegerNetwork
+from quant.models.checkpoint import CheckpointInfo
 from quant.predictions import predict, top1
 from quant.qat.checkpoint import read_trained
 from quant.qat.config import QatConfig
@@ -21,6 +24,7 @@ from quant.qat.export import integer_network, quantizer_config
 from quant.qat.network import QuantizedGraph
 from quant.quantize import quantize
 from vitsmith.bundle import write_if_changed
+from vitsmith.jobs import Job, run_jobs
 from vitsmith.stages import Progress, load_dataset, load_model
 from vitsmith.training import train_stage
 
@@ -62,6 +66,8 @@ def training_ablation_stage(
     seeds: int = 1,
     minutes: float = 600.0,
     images: int = 0,
+    device: str = "cpu",
+    workers: int = 1,
     command: str = "",
     progress: Progress | None = None,
 ) -> dict[str, object]:
@@ -70,74 +76,74 @@ def training_ablation_stage(
 
     Writes `training.json`, `training.md`, and `training.png` into `folder`, where checkpoints and results are kept: a
     stopped run goes on.
+
+    Parameters
+    ----------
+    device : that trains; integer networks run on the CPU.
+    workers : runs at a time, each a process.
     """
-    runs = [(seed, width, row) for seed in range(seeds) for width in bits for row in (UNTRAINED, *ROWS)]
-    results = []
-    for index, (seed, width, row) in enumerate(runs):
-        if progress:
-            progress(index / len(runs), f"{width} bits, {row}, seed {seed}")
-        settings = [row, asdict(QatConfig(bits=width, **ROWS.get(row, {}))), seed, schedule, minutes, images]
-        key = digest(hashlib.sha256(Path(start).read_bytes()).hexdigest(), json.dumps(settings))
-        file = folder / f"{key[:16]}.json"
-        if not file.exists():
-            measured = (
-                _untrained(start, width, seed, images)
-                if row == UNTRAINED
-                else _trained(start, width, row, seed, images, schedule, minutes, folder / f"{key[:16]}.safetensors")
-            )
-            write_if_changed(file, json.dumps(asdict(measured)) + "\n")
-        results.append(TrainingResult(**json.loads(file.read_text())))
-    document = {"command": command, "schedule": schedule, "results": [asdict(result) for result in results]}
+    weights = hashlib.sha256(Path(start).read_bytes()).hexdigest()
+    common = {"start": str(start), "weights": weights, "schedule": schedule, "minutes": minutes, "images": images}
+    jobs = [
+        common | {"folder": str(folder), "device": device, "bits": width, "row": row, "seed": seed}
+        for seed in range(seeds)
+        for width in bits
+        for row in (UNTRAINED, *ROWS)
+    ]
+    found = run_jobs(
+        _measure, b"", jobs, folder, workers=workers,
+        progress=progress and (lambda done, total: progress(done / total, f"{done} of {total} rows")),
+    )  # fmt: skip
+    results = [TrainingResult(**result) for result in found]
+    document = {"command": command, "schedule": schedule, "results": found}
     write_if_changed(folder / "training.json", json.dumps(document, indent=1) + "\n")
     write_if_changed(folder / "training.md", _markdown(results, start, schedule, command))
     write_if_changed(folder / "training.png", _picture(results))
     return document
 
 
-def _trained(
-    start: str, bits: int, row: str, seed: int, images: int, schedule: str, minutes: float, path: Path
-) -> TrainingResult:
-    settings = QatConfig(bits=bits, **ROWS[row])
-    _, origin = load_model(start, None, None)
+def _measure(_: bytes, job: Job) -> Job:
+    """One run: a network is trained or not, and compared with its integer network."""
+    torch.set_num_threads(1)
+    network, made, info, start_top1 = (_untrained if job["row"] == UNTRAINED else _trained)(job)
+    test = load_dataset(info.data, "test", info.size)
+    classifiers = {"float": float_classifier(network, info.mean, info.std), "integer": made.run}
+    classes = predict(classifiers, test, limit=job["images"] or None)
+    float_top1 = top1(classes["float"], test)
+    result = TrainingResult(
+        bits=job["bits"],
+        row=job["row"],
+        seed=job["seed"],
+        images=len(classes["float"]),
+        start_top1=float_top1 if start_top1 is None else start_top1,
+        trained_top1=None if start_top1 is None else float_top1,
+        integer_top1=top1(classes["integer"], test),
+        agreement=float((classes["integer"] == classes["float"]).double().mean()),
+    )
+    return asdict(result)
+
+
+def _trained(job: Job) -> tuple[FloatNetwork, IntegerNetwork, CheckpointInfo, float]:
+    """The network of a row, its integer network, facts, and the accuracy of the network it started from."""
+    path = Path(job["folder"]) / f"{digest(json.dumps(job))[:16]}.safetensors"
+    _, origin = load_model(job["start"], None, None)
     document = train_stage(
-        path, origin.model, data=origin.data, schedule=schedule, minutes=minutes, start=start, settings=settings,
-        seed=seed, resume=True, command=f"row {row!r} of the ablation of training", quiet=True,
+        path, origin.model, data=origin.data, schedule=job["schedule"], minutes=job["minutes"], start=job["start"],
+        settings=QatConfig(bits=job["bits"], **ROWS[job["row"]]), seed=job["seed"], device=job["device"], resume=True,
+        command=f"row {job['row']!r} of the ablation of training", quiet=True,
     )  # fmt: skip
     network, info = read_trained(path)
-    train, test = (load_dataset(info.data, split, info.size) for split in ("train", "test"))
-    made = integer_network(network, train.sample(CALIBRATION_IMAGES, seed), info.mean, info.std)
-    comparison = compare(network, made, test, limit=images or None)
-    return TrainingResult(
-        bits=bits,
-        row=row,
-        seed=seed,
-        images=comparison.images,
-        start_top1=document["start_top1"],
-        trained_top1=comparison.float_top1,
-        integer_top1=comparison.integer_top1,
-        agreement=comparison.agreement,
-    )
+    images = load_dataset(info.data, "train", info.size).sample(CALIBRATION_IMAGES, job["seed"])
+    return network, integer_network(network, images, info.mean, info.std), info, document["start_top1"]
 
 
-def _untrained(start: str, bits: int, seed: int, images: int) -> TrainingResult:
-    """The same widths by post-training quantization."""
-    model, info = load_model(start, None, None)
-    train, test = (load_dataset(info.data, split, info.size) for split in ("train", "test"))
-    widths = quantizer_config(QuantizedGraph(FloatGraph.from_model(model), QatConfig(bits=bits), info.std))
+def _untrained(job: Job) -> tuple[FloatNetwork, IntegerNetwork, CheckpointInfo, None]:
+    """The float network, and one with the widths of the trained ones by post-training quantization."""
+    model, info = load_model(job["start"], None, None)
+    widths = quantizer_config(QuantizedGraph(FloatGraph.from_model(model), QatConfig(bits=job["bits"]), info.std))
     config = replace(widths, bias_correction=True)
-    made = quantize(model, train.sample(CALIBRATION_IMAGES, seed), info.mean, info.std, config)
-    classifiers = {"float": float_classifier(model, info.mean, info.std), "integer": made.run}
-    found = predict(classifiers, test, limit=images or None)
-    return TrainingResult(
-        bits=bits,
-        row=UNTRAINED,
-        seed=seed,
-        images=len(found["float"]),
-        start_top1=top1(found["float"], test),
-        trained_top1=None,
-        integer_top1=top1(found["integer"], test),
-        agreement=float((found["integer"] == found["float"]).double().mean()),
-    )
+    images = load_dataset(info.data, "train", info.size).sample(CALIBRATION_IMAGES, job["seed"])
+    return model, quantize(model, images, info.mean, info.std, config), info, None
 
 
 def _markdown(results: Sequence[TrainingResult], start: str, schedule: str, command: str) -> str:

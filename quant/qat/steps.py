@@ -83,8 +83,8 @@ def learned_step(x: Tensor, step: Tensor, zero: Tensor, low: Tensor | int, high:
     code = zero.detach().round().clamp(max=high)
     code = code.clamp(min=low) if isinstance(low, int) else code.maximum(low)
     ends = (low - code, high - code)
-    if step.numel() == 1:
-        # Numbers are quicker to clamp to than tensors of one.
+    if step.numel() == 1 and step.device.type == "cpu":
+        # Numbers are quicker to clamp to than tensors of one, but for a GPU, which would have to be waited for.
         ends = tuple(end.item() for end in ends)
     return _LearnedStep.apply(x, step.clamp(min=LEAST_STEP), zero, *ends, (shares * high) ** -0.5)
 
