@@ -49,10 +49,12 @@ class Comparison:
     agreement: float  #: likewise the integer network
 
 
-def float_classifier(model: FloatNetwork, mean: Sequence[float], std: Sequence[float]) -> Classifier:
-    """The float network as a function of image bytes."""
-    exact = _exact(model)
-    return lambda images: exact.logits(normalise(images.numpy(), mean, std))
+def float_classifier(
+    model: FloatNetwork, mean: Sequence[float], std: Sequence[float], device: str = "cpu"
+) -> Classifier:
+    """The float network, moved to `device`, as a function of image bytes."""
+    exact = _exact(model).to(device)
+    return lambda images: exact.logits(normalise(images.numpy(), mean, std).to(device))
 
 
 def _exact(model: FloatNetwork) -> FloatGraph | QuantizedGraph:

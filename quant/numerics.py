@@ -12,6 +12,7 @@ where (operand, addend) depends on the mode: see `Operand`.
 """
 
 import math
+from collections.abc import Sequence
 from enum import IntEnum
 
 import torch
@@ -43,6 +44,10 @@ class Operand(IntEnum):
     RESIDUAL = 1  #: operand residual - residual_zero, addend stage: residual add, `shift2` guard bits
     TABLE = 2  #: operand table[clamp(stage + index_zero)], addend 0: activation function
     STAGE = 3  #: operand stage saturated to 16 bits, addend 0: quotients
+
+
+def _table(entries: Sequence[int], device: torch.device) -> Tensor:
+    return torch.tensor(entries, dtype=torch.int64, device=device)
 
 
 def _half(shift: Tensor | int) -> Tensor | int:
@@ -154,7 +159,7 @@ def reciprocal(divisor: Tensor, mantissa_bits: int) -> tuple[Tensor, Tensor]:
         )
     else:
         mantissa = ((divisor << mantissa_bits) >> exponent) & ((1 << mantissa_bits) - 1)
-    r = torch.tensor(reciprocal_table(mantissa_bits), dtype=torch.int64)[mantissa]
+    r = _table(reciprocal_table(mantissa_bits), divisor.device)[mantissa]
     zero = divisor == 0
     return torch.where(zero, 0, r), torch.where(zero, 0, exponent)
 
@@ -206,7 +211,7 @@ def normalise(
     mantissa_bits = index_bits - 1
     mantissa = ((variance << mantissa_bits) >> exponent) & ((1 << mantissa_bits) - 1)
     index = ((exponent & 1) << mantissa_bits) | mantissa
-    r = torch.tensor(rsqrt_table(index_bits), dtype=torch.int64)[index]
+    r = _table(rsqrt_table(index_bits), x.device)[index]
     return round_shift((n * x - sum1) * r, RECIPROCAL_BITS - NORM_FRACTION_BITS + (exponent >> 1))
 
 
@@ -229,7 +234,7 @@ def power(index: Tensor, index_bits: int, fraction_bits: int = EXP_FRACTION_BITS
     The low bits of the index choose a table entry, the others shift it: one table of an octave serves all.
     """
     index = index.clamp(max=(1 << (index_bits + EXP_OCTAVE_BITS)) - 1)
-    table = torch.tensor(exp_table(index_bits, fraction_bits), dtype=torch.int64)
+    table = _table(exp_table(index_bits, fraction_bits), index.device)
     entries = table.index_select(0, (index & ((1 << index_bits) - 1)).flatten()).reshape(index.shape)
     return _round_shift_(entries, index >> index_bits)
 
@@ -270,6 +275,9 @@ def softmax(
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:
     """Exact integer product of int32 matrices (..., n, k) x (k, m); the caller has proved that 32 bits suffice."""
+    if a.is_cuda:
+        # GPUs multiply no matrices of int32; doubles are exact below 2**53, in any order.
+        return torch.matmul(a.double(), b.double()).int()
     return torch.matmul(a.int(), b.int())
 
 
@@ -318,7 +326,7 @@ def depthwise(x: Tensor, weight: Tensor, stride: int, pad_value: Tensor) -> Tens
     pixels = padded.reshape(n, c, -1)
     # A tap is a shift of the whole padded map: long runs of pixels. What comes out between the rows is dropped.
     span = (height - 1) * pitch + width
-    acc = torch.zeros(n, c, height * pitch, dtype=torch.int32)
+    acc = torch.zeros(n, c, height * pitch, dtype=torch.int32, device=x.device)
     for tap in range(kernel * kernel):
         offset = tap // kernel * pitch + tap % kernel
         acc[..., :span].addcmul_(pixels[..., offset : offset + span], flat[:, tap].reshape(1, c, 1))
@@ -369,10 +377,10 @@ def join_windows(x: Tensor, window: int, shift: int, height: int, width: int) ->
     return x.reshape(n, c, height, width).roll((shift, shift), (2, 3))
 
 
-def window_mask(height: int, width: int, window: int, shift: int) -> Tensor:
+def window_mask(height: int, width: int, window: int, shift: int, device: torch.device | str = "cpu") -> Tensor:
     """Which tokens of a window do not see each other, because the cyclic shift brought them together: bool
     (windows, tokens, tokens)."""
-    regions = torch.zeros(1, 1, height, width, dtype=torch.int64)
+    regions = torch.zeros(1, 1, height, width, dtype=torch.int64, device=device)
     # What went around an edge lies, in the windows' map, behind the last window's first `window - shift` pixels.
     regions[:, :, :shift] += 1
     regions[:, :, :, :shift] += 2

@@ -120,7 +120,7 @@ class TrainConfig:
     peak_lr : learning rate at the end of the warm-up, which takes ``warmup`` of the run.
     weight_decay : of AdamW, on convolution and linear weights only.
     label_smoothing : probability mass spread over all classes.
-    ema_decay : decay a step of the averaged weights: about two epochs of memory at 390 steps.
+    ema_decay : decay of the averaged weights for every 128 images: about two epochs of memory at 50,000.
     max_grad_norm : gradients are scaled down to this; the attention divisor can make them jump.
     cutout : side of the blanked square, in pixels before up-sampling.
     precision : "float32" or "bfloat16", of the activations; weights are float32 in both.
@@ -361,7 +361,8 @@ class Trainer:
     @torch.no_grad()
     def _update_average(self) -> None:
         # Early on the average follows the weights closely, so it forgets the random start.
-        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
+        decay = self.config.ema_decay ** (self.config.batch_size / 128)
+        decay = min(decay, (1 + self.step) / (10 + self.step))
         target = [t for t in self.average.state_dict().values() if t.is_floating_point()]
         source = [t for t in self.model.state_dict().values() if t.is_floating_point()]
         torch._foreach_lerp_(target, source, 1.0 - decay)

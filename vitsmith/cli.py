@@ -36,6 +36,7 @@ SchedulerOption = Annotated[
     str | None, typer.Option(help="Dask scheduler, e.g. tcp://host:8786, whose workers do the work instead.")
 ]
 LatencyOption = Annotated[int, typer.Option(help="Cycles from a read request of external memory to its data.")]
+BatchSizeOption = Annotated[int, typer.Option(min=1, help="Images of a training step.")]
 BandwidthOption = Annotated[float, typer.Option(help="Bytes per cycle of external memory, all ports together.")]
 TargetOption = Annotated[str, typer.Option(help="FPGA family: ecp5, xcup (UltraScale+), xc7, gowin.")]
 BoardOption = Annotated[str, typer.Option(help="Which board; `vitsmith boards` lists them.")]
@@ -105,7 +106,10 @@ def train(
     data: Annotated[str, typer.Option(help="Data set of small images: a name, or a folder.")] = "cifar10",
     schedule: Annotated[str, typer.Option(help="SIZE:EPOCHS,...; only EfficientViT takes several sizes.")] = "32:20",
     minutes: Annotated[float, typer.Option(help="Wall time at most; the learning rate falls to zero by then.")] = 600.0,
-    rate: Annotated[float | None, typer.Option(help="Peak learning rate (default: goes by the network).")] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="Peak learning rate (default: goes by the network and the batch).")
+    ] = None,
+    batch: BatchSizeOption = 128,
     start: Annotated[
         str | None, typer.Option(help="Trained float network to quantize, see `quantize`: it is also the teacher.")
     ] = None,
@@ -129,12 +133,13 @@ def train(
     settings = quantized_settings(
         bits, rectify=rectify, teacher=teacher, guidance=guidance, map_scales=map_scales, head_scales=head_scales
     )
-    options = {"schedule": schedule, "minutes": minutes, "rate": rate, "seed": seed, "precision": precision}
+    options = {"schedule": schedule, "minutes": minutes, "rate": rate, "batch": batch, "seed": seed}
+    options |= {"data": data, "precision": precision, "device": device}
     options |= {"start": start, "bits": bits, "rectify": rectify, "guidance": guidance} if bits else {"model": model}
     words = [f"--{name} {value}" for name, value in options.items() if value is not None]
-    command = " ".join(["vitsmith train", *words])
+    command = " ".join(["vitsmith train", *words, *(["--teacher"] if teacher else [])])
     document = train_stage(
-        out, model, data=data, schedule=schedule, minutes=minutes, rate=rate, start=start, settings=settings,
+        out, model, data=data, schedule=schedule, minutes=minutes, rate=rate, batch=batch, start=start, settings=settings,
         precision=precision, device=device, seed=seed, resume=resume, command=command, quiet=json,
     )  # fmt: skip
     _show("trained network", document, json)
@@ -286,6 +291,7 @@ def training_ablation(
     bits: Annotated[list[int] | None, typer.Option(help="Widths (default: 4 and 2).")] = None,
     seeds: Annotated[int, typer.Option(help="Runs of each row.")] = 1,
     minutes: Annotated[float, typer.Option(help="Wall time of a run at most.")] = 600.0,
+    batch: BatchSizeOption = 128,
     images: Annotated[int, typer.Option(help="Test images; 0 for all.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder of the results; a stopped run goes on from what is there.")] = (
         Path("build/training-ablation")
@@ -297,12 +303,14 @@ def training_ablation(
     """Measure what rectification and distillation are worth in training with few bits: table, picture, and JSON."""
     from vitsmith.training_ablation import training_ablation_stage
 
-    words = [f"vitsmith training-ablation {start} --schedule {schedule} --seeds {seeds} --images {images}"]
+    words = [
+        f"vitsmith training-ablation {start} --schedule {schedule} --seeds {seeds} --batch {batch} --images {images}"
+    ]
     command = " ".join([*words, *(f"--bits {width}" for width in bits or [])])
     with console.progress_bar("training ablation") as progress:
         document = training_ablation_stage(
-            out, start, schedule=schedule, bits=bits or (4, 2), seeds=seeds, minutes=minutes, images=images,
-            device=device, workers=workers, command=command, progress=progress,
+            out, start, schedule=schedule, bits=bits or (4, 2), seeds=seeds, minutes=minutes, batch=batch,
+            images=images, device=device, workers=workers, command=command, progress=progress,
         )  # fmt: skip
     if json:
         console.print_json(document)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from vitsmith.stages import load_model
 
 __all__ = ["START_IMAGES", "quantized_settings", "train_stage"]
 
-#: peak learning rates of EfficientViT, of transformers, and of networks that are trained already
+#: peak learning rates at the default batch of EfficientViT, of transformers, and of networks that are trained already
 RATE, TRANSFORMER_RATE, QUANTIZED_RATE = 4e-3, 1e-3, 5e-4
 #: training images that the first steps and zero-points are chosen for
 START_IMAGES = 64
@@ -49,6 +50,7 @@ def train_stage(
     schedule: str,
     minutes: float,
     rate: float | None = None,
+    batch: int = TrainConfig.batch_size,
     start: str | None = None,
     settings: QatConfig | None = None,
     precision: str = "float32",
@@ -60,22 +62,41 @@ def train_stage(
 ) -> dict[str, object]:
     """Train `model` from random weights, or, with `settings`, the network `start` (see `load_model`) with quantization.
 
-    Raises `BundleError` for a data set of pictures that are not held in memory, and for settings that cannot be.
+    Raises `BundleError` for a data set of pictures that are not held in memory, for settings that cannot be, and where
+    PyTorch has no such device.
+
+    Parameters
+    ----------
+    rate : peak learning rate; the default grows with the square root of `batch`, as AdamW's does (Malladi et al.,
+        "On the SDEs and Scaling Rules for Adaptive Gradient Algorithms", NeurIPS 2022).
+    batch : images a step.
     """
     if (settings is None) != (start is None):
         raise BundleError("training with quantization needs both --bits and --start CHECKPOINT, a trained network")
     # More threads help little on small images, and stall on a busy machine.
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
+    if device.startswith("cuda"):
+        if not torch.cuda.is_available():
+            raise BundleError(f"PyTorch sees no GPU for --device {device}; --device cpu takes longer")
+        # Products of steps and codes have more digits than TF32.
+        torch.backends.cudnn.allow_tf32 = False
     try:
         epochs = Schedule.parse(schedule)
         twin, info = load_model(start, data, epochs.final_size) if start else (None, None)
         name = info.model if info else model
         config = TrainConfig(
-            model=name, schedule=epochs, minutes=minutes, peak_lr=rate or _rate(name, settings),
-            weight_decay=TrainConfig.weight_decay if settings is None else 0.0, precision=precision,
-            evaluate_every=10, seed=seed, device=device,
-        )  # fmt: skip
+            model=name,
+            schedule=epochs,
+            minutes=minutes,
+            batch_size=batch,
+            peak_lr=rate or _rate(name, settings) * math.sqrt(batch / TrainConfig.batch_size),
+            weight_decay=TrainConfig.weight_decay if settings is None else 0.0,
+            precision=precision,
+            evaluate_every=10,
+            seed=seed,
+            device=device,
+        )
     except ValueError as error:
         raise BundleError(str(error)) from error
     train_data, test_data = (load_dataset(data, split, epochs.final_size) for split in ("train", "test"))

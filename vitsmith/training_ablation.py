@@ -23,6 +23,7 @@ from quant.qat.config import QatConfig
 from quant.qat.export import integer_network, quantizer_config
 from quant.qat.network import QuantizedGraph
 from quant.quantize import quantize
+from quant.train import TrainConfig
 from vitsmith.bundle import write_if_changed
 from vitsmith.jobs import Job, run_jobs
 from vitsmith.stages import Progress, load_dataset, load_model
@@ -40,6 +41,8 @@ ROWS: Mapping[str, Mapping[str, object]] = {
 #: without training
 UNTRAINED = "not trained with quantization"
 CALIBRATION_IMAGES = 256
+#: images at a time that a GPU classifies
+GPU_BATCH = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +68,7 @@ def training_ablation_stage(
     bits: Sequence[int] = (4, 2),
     seeds: int = 1,
     minutes: float = 600.0,
+    batch: int = TrainConfig.batch_size,
     images: int = 0,
     device: str = "cpu",
     workers: int = 1,
@@ -79,13 +83,15 @@ def training_ablation_stage(
 
     Parameters
     ----------
-    device : that trains; integer networks run on the CPU.
+    batch : images a step.
+    device : "cpu", or "cuda".
     workers : runs at a time, each a process.
     """
     weights = hashlib.sha256(Path(start).read_bytes()).hexdigest()
     common = {"start": str(start), "weights": weights, "schedule": schedule, "minutes": minutes, "images": images}
+    common |= {"batch": batch, "device": device, "folder": str(folder)}
     jobs = [
-        common | {"folder": str(folder), "device": device, "bits": width, "row": row, "seed": seed}
+        common | {"bits": width, "row": row, "seed": seed}
         for seed in range(seeds)
         for width in bits
         for row in (UNTRAINED, *ROWS)
@@ -107,8 +113,14 @@ def _measure(_: bytes, job: Job) -> Job:
     torch.set_num_threads(1)
     network, made, info, start_top1 = (_untrained if job["row"] == UNTRAINED else _trained)(job)
     test = load_dataset(info.data, "test", info.size)
-    classifiers = {"float": float_classifier(network, info.mean, info.std), "integer": made.run}
-    classes = predict(classifiers, test, limit=job["images"] or None)
+    device = job["device"]
+    integer = made.to(device)
+    classifiers = {
+        "float": float_classifier(network, info.mean, info.std, device),
+        "integer": lambda images: integer.run(images.to(device)),
+    }
+    batch = {} if device == "cpu" else {"batch_size": GPU_BATCH}
+    classes = predict(classifiers, test, limit=job["images"] or None, **batch)
     float_top1 = top1(classes["float"], test)
     result = TrainingResult(
         bits=job["bits"],
@@ -129,7 +141,8 @@ def _trained(job: Job) -> tuple[FloatNetwork, IntegerNetwork, CheckpointInfo, fl
     _, origin = load_model(job["start"], None, None)
     document = train_stage(
         path, origin.model, data=origin.data, schedule=job["schedule"], minutes=job["minutes"], start=job["start"],
-        settings=QatConfig(bits=job["bits"], **ROWS[job["row"]]), seed=job["seed"], device=job["device"], resume=True,
+        settings=QatConfig(bits=job["bits"], **ROWS[job["row"]]), seed=job["seed"], batch=job["batch"],
+        device=job["device"], resume=True,
         command=f"row {job['row']!r} of the ablation of training", quiet=True,
     )  # fmt: skip
     network, info = read_trained(path)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import torch
@@ -60,6 +60,10 @@ class IntegerNetwork:
             if node.name == name:
                 return node
         raise KeyError(f"no node is called '{name}'")
+
+    def to(self, device: torch.device | str) -> "IntegerNetwork":
+        """The same network with its tensors on another device, for images there; it makes the same codes."""
+        return IntegerNetwork(tuple(_moved(node, device) for node in self.nodes), self.info)
 
     @property
     def input(self) -> Input:
@@ -130,6 +134,13 @@ class IntegerNetwork:
         # A foreign document can be wrong in any way, and every wrong type surfaces as another error.
         except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise IntegerNetworkError(f"{path}: {name} is malformed ({error}); quantize again") from error
+
+
+def _moved(value: Node | Requant, device: torch.device | str) -> Node | Requant:
+    items = {f.name: getattr(value, f.name) for f in fields(value)}
+    moved = {name: item.to(device) for name, item in items.items() if isinstance(item, Tensor)}
+    inner = {name: _moved(item, device) for name, item in items.items() if isinstance(item, Requant)}
+    return replace(value, **moved, **inner)
 
 
 _NODES = (Input, Conv, LinearAttention, AveragePool, LayerNorm)

@@ -247,7 +247,7 @@ class SoftmaxAttention(Node):
         multiplier, shift = (x.reshape(-1, 1, 1) for x in (self.exponent_multiplier, self.exponent_shift))
         masked = None
         if self.window_shift:
-            masked = numerics.window_mask(h, w, self.window, self.window_shift)[:, None]
+            masked = numerics.window_mask(h, w, self.window, self.window_shift, scores.device)[:, None]
         terms, reciprocal = numerics.softmax(
             scores, multiplier, shift, index_bits=self.index_bits, mantissa_bits=self.mantissa_bits, masked=masked
         )
