@@ -139,8 +139,8 @@ def train(
     words = [f"--{name} {value}" for name, value in options.items() if value is not None]
     command = " ".join(["vitsmith train", *words, *(["--teacher"] if teacher else [])])
     document = train_stage(
-        out, model, data=data, schedule=schedule, minutes=minutes, rate=rate, batch=batch, start=start, settings=settings,
-        precision=precision, device=device, seed=seed, resume=resume, command=command, quiet=json,
+        out, model, data=data, schedule=schedule, minutes=minutes, rate=rate, batch=batch, start=start,
+        settings=settings, precision=precision, device=device, seed=seed, resume=resume, command=command, quiet=json,
     )  # fmt: skip
     _show("trained network", document, json)
 
