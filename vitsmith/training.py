@@ -22,12 +22,21 @@ from quant.train import Loss, Schedule, TrainConfig, train
 from vitsmith.bundle import BundleError
 from vitsmith.stages import load_model
 
-__all__ = ["START_IMAGES", "quantized_settings", "train_stage"]
+__all__ = ["START_IMAGES", "prepare_device", "quantized_settings", "train_stage"]
 
 #: peak learning rates at the default batch of EfficientViT, of transformers, and of networks that are trained already
 RATE, TRANSFORMER_RATE, QUANTIZED_RATE = 4e-3, 1e-3, 5e-4
 #: training images that the first steps and zero-points are chosen for
 START_IMAGES = 64
+
+
+def prepare_device(device: str) -> None:
+    """Make PyTorch compute in float32 on a GPU too. Raises `BundleError` if it sees none."""
+    if device.startswith("cuda"):
+        if not torch.cuda.is_available():
+            raise BundleError(f"PyTorch sees no GPU for --device {device}; --device cpu takes longer")
+        # Products of steps and codes have more digits than TF32.
+        torch.backends.cudnn.allow_tf32 = False
 
 
 def quantized_settings(bits: int | None, **settings: object) -> QatConfig | None:
@@ -76,11 +85,7 @@ def train_stage(
     # More threads help little on small images, and stall on a busy machine.
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    if device.startswith("cuda"):
-        if not torch.cuda.is_available():
-            raise BundleError(f"PyTorch sees no GPU for --device {device}; --device cpu takes longer")
-        # Products of steps and codes have more digits than TF32.
-        torch.backends.cudnn.allow_tf32 = False
+    prepare_device(device)
     try:
         epochs = Schedule.parse(schedule)
         twin, info = load_model(start, data, epochs.final_size) if start else (None, None)

@@ -27,7 +27,7 @@ from quant.train import TrainConfig
 from vitsmith.bundle import write_if_changed
 from vitsmith.jobs import Job, run_jobs
 from vitsmith.stages import Progress, load_dataset, load_model
-from vitsmith.training import train_stage
+from vitsmith.training import prepare_device, train_stage
 
 __all__ = ["ROWS", "TrainingResult", "training_ablation_stage"]
 
@@ -111,6 +111,7 @@ def training_ablation_stage(
 def _measure(_: bytes, job: Job) -> Job:
     """One run: a network is trained or not, and compared with its integer network."""
     torch.set_num_threads(1)
+    prepare_device(job["device"])
     network, made, info, start_top1 = (_untrained if job["row"] == UNTRAINED else _trained)(job)
     test = load_dataset(info.data, "test", info.size)
     device = job["device"]

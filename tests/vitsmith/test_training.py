@@ -77,8 +77,10 @@ def test_ablation_goes_on_where_it_was(start: Path, tmp_path: Path, monkeypatch:
         (("--model", "deit-none"), "unknown network"),
         (("--model", "deit-tiny", "--schedule", "32:1,48:1"), "images of one size"),
         (("--model", "deit-tiny", "--schedule", "none"), "SIZE:EPOCHS"),
+        (("--model", "deit-tiny", "--device", "cuda"), "no GPU"),
     ],
 )
-def test_what_cannot_be_is_told(tmp_path: Path, options: tuple, text: str) -> None:
+def test_what_cannot_be_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple, text: str) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises((BundleError, ValueError), match=text):
         invoke("train", "--out", tmp_path / "x.safetensors", "--data", "colours", "--schedule", "32:1", *options)

@@ -21,6 +21,7 @@ CASES = [
     ("b0", {"bits": 4}),
     ("b0", {"bits": 4, "map_scales": "groups"}),
 ]
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")
 
 
 def local_codes(trained, made, node, trace):
@@ -88,3 +89,13 @@ def test_noise_is_small_with_many_bits():
     pictures = noise_images(4, 32)
     made = integer_network(trained, pictures, MEAN, STD)
     assert min(signal_to_noise(trained.graph, made, pictures).values()) > 15
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_GPU)])
+@pytest.mark.parametrize("name", sorted(SIZES))
+def test_other_devices_make_the_same_codes(name: str, device: str) -> None:
+    trained = network(name, bits=4, **({} if name == "b0" else {"rectify": "centred"})).eval()
+    made = integer_network(trained, noise_images(4, SIZES[name]), MEAN, STD)
+    batch = torch.from_numpy(noise_images(2, SIZES[name]))
+    found = made.to(device).run(batch.to(device), trace=True)
+    assert all(torch.equal(found[name].cpu(), codes) for name, codes in made.run(batch, trace=True).items())
