@@ -121,6 +121,9 @@ def train(
     guidance: Annotated[float, typer.Option(help="Weight of the teacher's similarity matrices, 1 in the paper.")] = 0.0,
     map_scales: Annotated[str, typer.Option(help="Scales of maps: tensor, or groups (powers of two).")] = "tensor",
     head_scales: Annotated[str, typer.Option(help="Scales of q, k, v, and probabilities: tensor, or head.")] = "head",
+    through_integers: Annotated[
+        bool, typer.Option("--through-integers", help="Maps take the values of the integer network (slower).")
+    ] = False,
     precision: Annotated[str, typer.Option(help="float32, or bfloat16.")] = "float32",
     device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
     seed: Annotated[int, typer.Option(help="Of weights, order, and augmentation.")] = 0,
@@ -137,10 +140,12 @@ def train(
     options |= {"data": data, "precision": precision, "device": device}
     options |= {"start": start, "bits": bits, "rectify": rectify, "guidance": guidance} if bits else {"model": model}
     words = [f"--{name} {value}" for name, value in options.items() if value is not None]
-    command = " ".join(["vitsmith train", *words, *(["--teacher"] if teacher else [])])
+    flags = {"teacher": teacher, "through-integers": through_integers}
+    command = " ".join(["vitsmith train", *words, *(f"--{name}" for name, on in flags.items() if on)])
     document = train_stage(
         out, model, data=data, schedule=schedule, minutes=minutes, rate=rate, batch=batch, start=start,
-        settings=settings, precision=precision, device=device, seed=seed, resume=resume, command=command, quiet=json,
+        settings=settings, through_integers=through_integers, precision=precision, device=device, seed=seed,
+        resume=resume, command=command, quiet=json,
     )  # fmt: skip
     _show("trained network", document, json)
 

@@ -18,6 +18,7 @@ from quant.qat.checkpoint import new_network, save_trained
 from quant.qat.config import QatConfig
 from quant.qat.loss import DistillationLoss
 from quant.qat.network import QuantizedGraph
+from quant.qat.through import ThroughIntegers
 from quant.train import Loss, Schedule, TrainConfig, train
 from vitsmith.bundle import BundleError
 from vitsmith.stages import load_model
@@ -62,6 +63,7 @@ def train_stage(
     batch: int = TrainConfig.batch_size,
     start: str | None = None,
     settings: QatConfig | None = None,
+    through_integers: bool = False,
     precision: str = "float32",
     device: str = "cpu",
     seed: int = 0,
@@ -79,7 +81,10 @@ def train_stage(
     rate : peak learning rate; the default grows with the square root of `batch`, as AdamW's does (Malladi et al.,
         "On the SDEs and Scaling Rules for Adaptive Gradient Algorithms", NeurIPS 2022).
     batch : images a step.
+    through_integers : see `quant.qat.through`.
     """
+    if through_integers and settings is None:
+        raise BundleError("--through-integers belongs to training with quantization; give --bits")
     if (settings is None) != (start is None):
         raise BundleError("training with quantization needs both --bits and --start CHECKPOINT, a trained network")
     # More threads help little on small images, and stall on a busy machine.
@@ -111,6 +116,8 @@ def train_stage(
         for dataset in (train_data, test_data):
             dataset.mean, dataset.std = info.mean, info.std
     network, loss = _quantized(twin, info, settings, train_data, config) if settings else (None, None)
+    if through_integers:
+        loss = ThroughIntegers(loss, train_data.sample(START_IMAGES, seed), info.mean, info.std)
     top1 = train(
         config, train_data, test_data, out, model=network, loss=loss,
         save=save_trained if settings else save_checkpoint, resume=resume, command=command,

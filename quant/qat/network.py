@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 
 import torch
@@ -172,8 +172,13 @@ class QuantizedGraph(nn.Module):
         """Class scores (N, classes), as `FloatGraph.logits` gives them."""
         return self(x)
 
-    def run(self, x: Tensor) -> Iterator[tuple[FloatNode, dict[str, Tensor]]]:
-        """Yield each node with its tensors, in order; a softmax attention's with "q" and "k", its quantized input."""
+    def run(
+        self, x: Tensor, values: Mapping[str, Tensor] | None = None
+    ) -> Iterator[tuple[FloatNode, dict[str, Tensor]]]:
+        """Yield each node with its tensors, in order; a softmax attention's with "q" and "k", its quantized input.
+
+        Outputs take their `values`, if given, by node; gradients pass straight through.
+        """
         live = {INPUT: x}
         for original in self._graph.nodes:
             layer = self[original.name]
@@ -185,6 +190,8 @@ class QuantizedGraph(nn.Module):
                 tensors = node.run(*sources)
             if layer.output is not None:
                 tensors["output"] = layer.output(tensors["output"])
+            if values is not None:
+                tensors["output"] = tensors["output"] + (values[node.name] - tensors["output"]).detach()
             live[node.name] = tensors["output"]
             yield node, tensors
             for name in original.inputs:

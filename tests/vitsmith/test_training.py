@@ -45,7 +45,7 @@ def start(tmp_path: Path) -> Path:
 def test_from_training_to_integers(start: Path, tmp_path: Path) -> None:
     out = tmp_path / "quantized.safetensors"
     options = ("--rectify", "centred", "--teacher", "--guidance", 1, "--bits", 3, "--schedule", "32:6")
-    document = invoke("train", "--out", out, "--data", "colours", "--start", start, *options)
+    document = invoke("train", "--out", out, "--data", "colours", "--start", start, *options, "--through-integers")
     assert document["settings"]["rectify"] == "centred" and document["start_top1"] > 0.9
     network, info = read_trained(out)
     assert network.config.bits == 3 and info.top1 == document["top1"] > 0.9
@@ -74,6 +74,7 @@ def test_ablation_goes_on_where_it_was(start: Path, tmp_path: Path, monkeypatch:
     [
         (("--bits", 4), "both --bits and --start"),
         (("--teacher",), "give --bits"),
+        (("--through-integers",), "give --bits"),
         (("--model", "deit-none"), "unknown network"),
         (("--model", "deit-tiny", "--schedule", "32:1,48:1"), "images of one size"),
         (("--model", "deit-tiny", "--schedule", "none"), "SIZE:EPOCHS"),
