@@ -1,6 +1,6 @@
 """Reads a program, checks it, and hands its instructions to the queues of the engines."""
 
-from amaranth import Module, Signal, Value
+from amaranth import Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -38,7 +38,7 @@ class Sequencer(wiring.Component):
     -------
     start : one cycle: run the program at `base`
     halt : dispatch and read nothing more
-    base : address of the program
+    base : address of the program, a multiple of `BASE_ALIGNMENT`
     events : event counts of the engines
     idle : nothing is queued, executed, or on the bus
     queues : per engine, its instructions
@@ -86,8 +86,13 @@ class Sequencer(wiring.Component):
         ]
         header = data.View(ProgramHeader, packets.o.payload.bits)
         descriptors = Signal.like(header.descriptors)
-        in_header = Signal()
+        in_header, request_rest = Signal(), Signal()
         sound = self._check(m, packets.o, in_header, self.packet == descriptors)
+        self._request(m, reader, request_rest, descriptors)
+        # outside of the states: these are a thousand wires
+        packet = data.View(Packet, packets.o.payload.bits)
+        for queue in self.queues:
+            m.d.comb += [queue.payload.waits.eq(packet.waits), queue.payload.body.eq(packet.body)]
 
         with m.FSM():
             with m.State("IDLE"):
@@ -95,7 +100,7 @@ class Sequencer(wiring.Component):
                     m.d.sync += self.packet.eq(0)
                     m.next = "READ_HEADER"
             with m.State("READ_HEADER"):
-                self._request(m, reader, self.base, 1)
+                m.d.comb += reader.command.valid.eq(1)
                 with m.If(reader.command.ready):
                     m.next = "HEADER"
             with m.State("HEADER"):
@@ -105,7 +110,7 @@ class Sequencer(wiring.Component):
                     m.d.sync += [descriptors.eq(header.descriptors), self.port_stride.eq(header.port_stride)]
                     m.next = "READ_PROGRAM"
             with m.State("READ_PROGRAM"):
-                self._request(m, reader, self.base + PACKET_BYTES, descriptors)
+                m.d.comb += [reader.command.valid.eq(1), request_rest.eq(1)]
                 with m.If(reader.command.ready):
                     m.next = "PROGRAM"
             with m.State("PROGRAM"):
@@ -117,10 +122,11 @@ class Sequencer(wiring.Component):
             m.d.sync += self.packet.eq(self.packet + 1)
         return m
 
-    def _request(self, m: Module, reader: AxiReader, address: Value, packets: Value | int) -> None:
+    def _request(self, m: Module, reader: AxiReader, rest: Value, descriptors: Value) -> None:
+        """The command that reads the header, or the rest of the program."""
+        packets = Mux(rest, descriptors, 1)
         m.d.comb += [
-            reader.command.valid.eq(1),
-            reader.command.payload.address.eq(address),
+            reader.command.payload.address.eq(self.base | Mux(rest, PACKET_BYTES, 0)),
             reader.command.payload.beats.eq(packets * (PACKET_BYTES // self._config.bus_bytes)),
         ]
 
@@ -177,7 +183,6 @@ class Sequencer(wiring.Component):
             queue = self.queues[engine]
             target = Signal(name=f"to_{engine.name.lower()}")
             m.d.sync += target.eq(opcode == engine)
-            m.d.comb += [queue.payload.waits.eq(packet.waits), queue.payload.body.eq(packet.body)]
             with m.If(sound & target):
                 m.d.comb += [queue.valid.eq(1), packets.ready.eq(queue.ready)]
         with m.If(sound & is_end):
