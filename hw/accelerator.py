@@ -130,16 +130,15 @@ class Accelerator(wiring.Component):
             registers.error_code.eq(control.error_code),
             registers.error_info.eq(control.error_info),
             registers.packets.eq(core.packet),
-            Cat(registers.cycles_lo, registers.cycles_hi).eq(counters.cycles),
+            registers.turn.eq(counters.turn),
+            registers.count.eq(counters.count),
             counters.begin.eq(control.begin),
             counters.running.eq(control.running),
             counters.busy.eq(core.busy),
             counters.stall.eq(core.stall),
         ]
         for engine in Engine:
-            counts = {"busy": counters.busy_cycles, "stall": counters.stall_cycles, "events": core.events}
-            for name, values in counts.items():
-                m.d.comb += getattr(registers, f"{name}_{ENGINES[engine]}").eq(values[engine])
+            m.d.comb += getattr(registers, f"events_{ENGINES[engine]}").eq(core.events[engine])
 
 
 def address(low: Value, high: Value) -> Value:
