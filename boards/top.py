@@ -39,6 +39,11 @@ class BoardParameters:
                 f"bus_ports = {self.config.bus_ports} and bus_bits = {self.config.bus_bits} do not fit the board's "
                 f"memory; use 1 port of {WORD_BITS} bits"
             )
+        needed = (self.memory.size - 1).bit_length()
+        if self.config.address_bits < needed:
+            raise ConfigError(
+                f"address_bits = {self.config.address_bits} do not reach all of the board's memory; use {needed}"
+            )
 
 
 class BoardSignature(wiring.Signature):

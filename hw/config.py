@@ -65,6 +65,7 @@ class AcceleratorConfig:
     pad_words: tuple[int, ...] = (4096, 4096, 4096, 4096)  #: words of each scratchpad
     bus_bits: int = 128  #: data width of each AXI4 port
     bus_ports: int = 4  #: AXI4 ports; the weight stream is striped over all of them
+    address_bits: int = 40  #: of the AXI4 ports; 25 are enough for a memory of 32 MiB that begins at 0
     stream_bits: int = 512  #: weights that the MAC array can load per cycle from its weight buffer
     weight_buffer_words: int = 512  #: words of `stream_bits` prefetched for the MAC array
     parameter_buffer_words: int = 512  #: words of `bus_bits` prefetched for each small engine
@@ -95,8 +96,9 @@ class AcceleratorConfig:
             "requant_channels": (1, 64), "dw_requant_channels": (1, 64), "norm_channels": (1, 64),
             "act_bits": (2, 8), "weight_bits": (2, 8), "state_bits": (2, 8),
             "divisor_mantissa_bits": (0, 10), "table_index_bits": (4, 12), "acc_bits": (16, 32),
-            "acc_depth": (8, 256), "bus_bits": (64, 256), "bus_ports": (1, 4), "stream_bits": (64, 2048),
-            "weight_buffer_words": (16, 65536), "parameter_buffer_words": (16, 65536), "state_tiles": (2, 256),
+            "acc_depth": (8, 256), "bus_bits": (64, 256), "bus_ports": (1, 4), "address_bits": (24, 40),
+            "stream_bits": (64, 2048), "weight_buffer_words": (16, 65536), "parameter_buffer_words": (16, 65536),
+            "state_tiles": (2, 256),
             "queue_depth": (0, 64), "state_lanes": (1, 64), "attention_keys": (1, 32),
         }  # fmt: skip
         for name, (low, high) in ranges.items():
@@ -253,9 +255,10 @@ class AcceleratorConfig:
 
     @property
     def hash(self) -> int:
-        """64-bit identity of everything that a program depends on; name and multiplier styles do not count."""
+        """64-bit identity of everything that a program depends on: not name, width of addresses, multiplier styles."""
         document = asdict(self) | {"abi": ABI_VERSION}
-        del document["name"], document["multiplier"], document["logic_engines"], document["logic_requantizers"]
+        for name in ("name", "address_bits", "multiplier", "logic_engines", "logic_requantizers"):
+            del document[name]
         return int.from_bytes(hashlib.sha256(json.dumps(document, sort_keys=True).encode()).digest()[:8], "little")
 
     def replace(self, **changes: object) -> "AcceleratorConfig":

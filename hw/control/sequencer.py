@@ -4,7 +4,7 @@ from amaranth import Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.bus.axi4 import ADDRESS_BITS, Axi4Read
+from hw.bus.axi4 import Axi4Read
 from hw.bus.reader import AxiReader
 from hw.config import ABI_VERSION, AcceleratorConfig
 from hw.control.descriptors import (
@@ -56,7 +56,7 @@ class Sequencer(wiring.Component):
             {
                 "start": In(1),
                 "halt": In(1),
-                "base": In(ADDRESS_BITS),
+                "base": In(config.address_bits),
                 "events": In(event_counts()),
                 "idle": In(1),
                 "queues": Out(stream.Signature(instruction)).array(len(Engine)),
@@ -64,7 +64,7 @@ class Sequencer(wiring.Component):
                 "packet": Out(32),
                 "fault": Out(range(max(ErrorCode) + 1)),
                 "ended": Out(1),
-                "bus": Out(Axi4Read(config.bus_bits)),
+                "bus": Out(Axi4Read(config.bus_bits, config.address_bits)),
                 "outstanding": Out(1),
                 "read_error": Out(1),
             }
@@ -74,7 +74,9 @@ class Sequencer(wiring.Component):
         m = Module()
         config = self._config
         m.submodules.reader = reader = AxiReader(
-            data_width=config.bus_bits, fifo_depth=PREFETCHED_PACKETS * PACKET_BYTES // config.bus_bytes
+            data_width=config.bus_bits,
+            fifo_depth=PREFETCHED_PACKETS * PACKET_BYTES // config.bus_bytes,
+            address_bits=config.address_bits,
         )
         m.submodules.packets = packets = PacketAssembler(config)
         wiring.connect(m, wiring.flipped(self.bus), reader.bus)

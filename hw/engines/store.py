@@ -5,7 +5,7 @@ from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.arithmetic.constant_product import constant_product
-from hw.bus.axi4 import ADDRESS_BITS, Axi4Write
+from hw.bus.axi4 import Axi4Write
 from hw.bus.writer import AxiWriter
 from hw.config import AcceleratorConfig
 from hw.control.descriptors import StoreBody
@@ -111,7 +111,7 @@ class Storer(wiring.Component):
     Members
     -------
     instruction : In(InstructionPort(StoreBody))
-    result_base : In(40), result_bytes : In(32), where and how large the result area is; constant while busy
+    result_base : In(address_bits), result_bytes : In(32), where and how large the result area is; constant while busy
     bus : Out(Axi4Write)
     source : Out(PadRead)
     status : Out(EngineStatus)
@@ -124,9 +124,9 @@ class Storer(wiring.Component):
         super().__init__(
             {
                 "instruction": In(InstructionPort(StoreBody)),
-                "result_base": In(ADDRESS_BITS),
+                "result_base": In(config.address_bits),
                 "result_bytes": In(32),
-                "bus": Out(Axi4Write(config.bus_bits)),
+                "bus": Out(Axi4Write(config.bus_bits, config.address_bits)),
                 "source": Out(PadRead(config)),
                 "status": Out(EngineStatus()),
                 "range_error": Out(1),
@@ -140,7 +140,7 @@ class Storer(wiring.Component):
         m = Module()
         config = self._config
         m.submodules.reader = reader = WordReader(config)
-        m.submodules.writer = writer = AxiWriter(data_width=config.bus_bits)
+        m.submodules.writer = writer = AxiWriter(data_width=config.bus_bits, address_bits=config.address_bits)
         wiring.connect(m, reader.beats, writer.data)
         wiring.connect(m, reader.source, wiring.flipped(self.source))
         wiring.connect(m, writer.bus, wiring.flipped(self.bus))

@@ -5,10 +5,12 @@ import pytest
 from hw.config import CONFIGS, AcceleratorConfig, ConfigError, Multipliers
 
 
-def test_programs_do_not_depend_on_how_products_are_made() -> None:
+def test_programs_do_not_depend_on_widths_of_addresses_or_how_products_are_made() -> None:
     config = AcceleratorConfig()
     assert (
-        config.replace(name="other", multiplier=Multipliers.PLAIN, logic_engines=True, logic_requantizers=True).hash
+        config.replace(
+            name="other", address_bits=32, multiplier=Multipliers.PLAIN, logic_engines=True, logic_requantizers=True
+        ).hash
         == config.hash
     )
     assert config.replace(state_lanes=8).hash != config.hash
