@@ -96,8 +96,8 @@ class AcceleratorConfig:
             "requant_channels": (1, 64), "dw_requant_channels": (1, 64), "norm_channels": (1, 64),
             "act_bits": (2, 8), "weight_bits": (2, 8), "state_bits": (2, 8),
             "divisor_mantissa_bits": (0, 10), "table_index_bits": (4, 12), "acc_bits": (16, 32),
-            "acc_depth": (8, 256), "bus_bits": (64, 256), "bus_ports": (1, 4), "address_bits": (24, 40),
-            "stream_bits": (64, 2048), "weight_buffer_words": (16, 65536), "parameter_buffer_words": (16, 65536),
+            "acc_depth": (8, 256), "bus_bits": (32, 256), "bus_ports": (1, 4), "address_bits": (24, 40),
+            "stream_bits": (32, 2048), "weight_buffer_words": (16, 65536), "parameter_buffer_words": (16, 65536),
             "state_tiles": (2, 256),
             "queue_depth": (0, 64), "state_lanes": (1, 64), "attention_keys": (1, 32),
         }  # fmt: skip
