@@ -113,5 +113,7 @@ class RegisterBank(wiring.Component):
                     m.d.comb += pulse.eq(hit & (data & enables)[field.bit])
             if register.access is Access.RW:
                 value = getattr(self, register.name.lower())
-                with m.If(hit & ~(self.locked & register.locked)):
-                    m.d.sync += value.eq(((value & ~enables) | (data & enables)) & register.mask)
+                for byte, strobe in enumerate(strobes):
+                    # a write enable per byte, without a choice before each bit
+                    with m.If(hit & strobe & ~(self.locked & register.locked)):
+                        m.d.sync += value.word_select(byte, 8).eq(data.word_select(byte, 8) & register.mask >> 8 * byte)
