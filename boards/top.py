@@ -1,5 +1,6 @@
 """What every board with a memory and a serial line has inside: link, memory controller, accelerator."""
 
+import functools
 import re
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from boards.link.frames import WORD_BITS
 from boards.link.uart import line_divider
 from boards.memory.interface import BoardMemory
 from boards.memory.ports import MemoryPorts
+from boards.memory.widener import HALF_BITS, BusWidener
 from hw.accelerator import AcceleratorSignature
 from hw.config import AcceleratorConfig, ConfigError
 from hw.verilog import TOP as ACCELERATOR
@@ -20,6 +22,7 @@ from hw.verilog import top_ports
 
 __all__ = ["BOARD", "BoardParameters", "BoardSignature", "BoardTop", "board_verilog"]
 
+LINK_ADDRESS_BITS = 32  #: of a request
 LAMP_CYCLES = 1 << 22  #: about a tenth of a second
 BOARD = "board"  #: name of the top module of `board_verilog`
 
@@ -34,10 +37,15 @@ class BoardParameters:
     baud: float  #: of the serial line
 
     def __post_init__(self) -> None:
-        if (self.config.bus_ports, self.config.bus_bits) != (1, WORD_BITS):
+        if self.config.bus_ports != 1 or self.config.bus_bits not in (HALF_BITS, WORD_BITS):
             raise ConfigError(
                 f"bus_ports = {self.config.bus_ports} and bus_bits = {self.config.bus_bits} do not fit the board's "
-                f"memory; use 1 port of {WORD_BITS} bits"
+                f"memory; use 1 port of {HALF_BITS} or {WORD_BITS} bits"
+            )
+        needed = (self.memory.size - 1).bit_length()
+        if self.config.address_bits < needed:
+            raise ConfigError(
+                f"address_bits = {self.config.address_bits} do not reach all of the board's memory; use {needed}"
             )
 
 
@@ -69,9 +77,12 @@ class BoardTop(wiring.Component):
         m = Module()
         parameters = self._parameters
         kind, frequency = parameters.memory, parameters.frequency
-        m.submodules.link = link = Link(line_divider(frequency, parameters.baud))
+        address_bits = max(parameters.config.address_bits, LINK_ADDRESS_BITS)
+        m.submodules.link = link = Link(line_divider(frequency, parameters.baud), address_bits)
         m.submodules.memory = memory = kind.controller(frequency)
-        m.submodules.ports = ports = MemoryPorts(ports=2, words=kind.size * 8 // WORD_BITS, read_depth=kind.read_depth)
+        m.submodules.ports = ports = MemoryPorts(
+            ports=2, words=kind.size * 8 // WORD_BITS, read_depth=kind.read_depth, address_bits=address_bits
+        )
         accelerator = AcceleratorSignature(parameters.config).create()
         m.submodules.accelerator = Instance(
             ACCELERATOR,
@@ -82,7 +93,7 @@ class BoardTop(wiring.Component):
                 for name, flow, value in top_ports(accelerator)
             },
         )
-        connect(m, accelerator.m[0], ports.ports[0])
+        self._attach(m, accelerator.m[0], ports.ports[0])
         connect(m, link.memory, ports.ports[1])
         connect(m, link.registers, accelerator.s)
         connect(m, ports.access, memory.access)
@@ -95,6 +106,16 @@ class BoardTop(wiring.Component):
         ]
         self._lamp(m, accelerator.monitor)
         return m
+
+    def _attach(self, m: Module, initiator: wiring.PureInterface, port: wiring.PureInterface) -> None:
+        """The accelerator's bus, which may have half the width and fewer address bits, to a port of the memory."""
+        if self._parameters.config.bus_bits == HALF_BITS:
+            m.submodules.widener = widener = BusWidener(self._parameters.config.address_bits)
+            connect(m, initiator, widener.i)
+            initiator = widener.o
+        for path, member, target in port.signature.flatten(port):
+            source = functools.reduce(getattr, path, initiator)
+            m.d.comb += target.eq(source) if member.flow is In else source.eq(target)
 
     def _lamp(self, m: Module, monitor: wiring.PureInterface) -> None:
         """Shines from the beginning of an instruction on, until none has begun for `LAMP_CYCLES` cycles."""

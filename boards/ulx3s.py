@@ -9,7 +9,7 @@ from amaranth.hdl import ClockDomain, ClockSignal, Const, Elaboratable, Instance
 from amaranth.lib import io, wiring
 from amaranth.lib.cdc import ResetSynchronizer
 from amaranth.lib.wiring import In
-from amaranth_boards.ulx3s import ULX3S_45F_Platform, ULX3S_85F_Platform
+from amaranth_boards.ulx3s import ULX3S_25F_Platform, ULX3S_45F_Platform, ULX3S_85F_Platform
 
 from boards.board import Board, BoardError
 from boards.memory.chips import SLOWEST_256_MBIT
@@ -125,6 +125,13 @@ def _board(size: str, platform: type[Platform], *, config: str, frequency: float
 
 
 BOARDS = (
+    _board(
+        "25F",
+        ULX3S_25F_Platform,
+        config="femto",
+        frequency=50e6,
+        status="simulated as a whole; placed and routed; not yet run on hardware",
+    ),
     _board(
         "45F",
         ULX3S_45F_Platform,

@@ -154,7 +154,7 @@ def _mac_array(c: AcceleratorConfig) -> Features:
 
 
 def _depthwise(c: AcceleratorConfig) -> Features:
-    lanes = _product_bits(c.engine_multiplier, _tap_products(c), c.act_bits, c.weight_bits)
+    lanes = _product_bits(c.dw_multiplier, _tap_products(c), c.act_bits, c.weight_bits)
     return {**lanes, "one": 1, "word bits": c.pad_word_bits, "output bits": c.dw_pixels * c.in_lanes * c.act_bits}
 
 
@@ -221,7 +221,7 @@ def _product_blocks(bits: int, family: Family) -> int:
 
 
 def _depthwise_multipliers(c: AcceleratorConfig, _family: Family) -> Features:
-    return {} if c.logic_engines else _dot_multipliers(lane_format(c), c.dw_channels)
+    return {} if c.dw_multiplier is Multipliers.LOGIC else _dot_multipliers(lane_format(c), c.dw_channels)
 
 
 def _attention_multipliers(c: AcceleratorConfig, family: Family) -> Features:

@@ -1,10 +1,10 @@
 """The accelerator: a core behind control registers."""
 
-from amaranth import Cat, Module, ResetInserter, Value
+from amaranth import Cat, Module, ResetInserter
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from hw.bus.axi4 import ADDRESS_BITS, Axi4
+from hw.bus.axi4 import Axi4
 from hw.bus.axi4lite import Axi4Lite
 from hw.config import AcceleratorConfig
 from hw.control.counters import PerformanceCounters
@@ -32,7 +32,7 @@ class AcceleratorSignature(wiring.Signature):
     def __init__(self, config: AcceleratorConfig) -> None:
         super().__init__(
             {
-                "m": Out(Axi4(config.bus_bits)).array(config.bus_ports),
+                "m": Out(Axi4(config.bus_bits, config.address_bits)).array(config.bus_ports),
                 "s": In(Axi4Lite(ADDRESS_WIDTH)),
                 "irq": Out(1),
                 "monitor": Out(Monitor()),
@@ -102,9 +102,9 @@ class Accelerator(wiring.Component):
             registers.locked.eq(control.running),
             core.begin.eq(control.begin),
             core.halt.eq(control.halt),
-            core.program_base.eq(address(registers.program_base_lo, registers.program_base_hi)),
-            core.input_base.eq(address(registers.input_base_lo, registers.input_base_hi)),
-            core.result_base.eq(address(registers.result_base_lo, registers.result_base_hi)),
+            core.program_base.eq(Cat(registers.program_base_lo, registers.program_base_hi)),
+            core.input_base.eq(Cat(registers.input_base_lo, registers.input_base_hi)),
+            core.result_base.eq(Cat(registers.result_base_lo, registers.result_base_hi)),
             core.result_bytes.eq(registers.result_bytes),
             self.irq.eq(control.interrupt & registers.control[BY_NAME["CONTROL"].field("irq_enable").bit]),
         ]
@@ -130,18 +130,12 @@ class Accelerator(wiring.Component):
             registers.error_code.eq(control.error_code),
             registers.error_info.eq(control.error_info),
             registers.packets.eq(core.packet),
-            Cat(registers.cycles_lo, registers.cycles_hi).eq(counters.cycles),
+            registers.turn.eq(counters.turn),
+            registers.count.eq(counters.count),
             counters.begin.eq(control.begin),
             counters.running.eq(control.running),
             counters.busy.eq(core.busy),
             counters.stall.eq(core.stall),
         ]
         for engine in Engine:
-            counts = {"busy": counters.busy_cycles, "stall": counters.stall_cycles, "events": core.events}
-            for name, values in counts.items():
-                m.d.comb += getattr(registers, f"{name}_{ENGINES[engine]}").eq(values[engine])
-
-
-def address(low: Value, high: Value) -> Value:
-    """Address from the two registers that hold it."""
-    return Cat(low, high)[:ADDRESS_BITS]
+            m.d.comb += getattr(registers, f"events_{ENGINES[engine]}").eq(core.events[engine])

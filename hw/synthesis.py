@@ -42,9 +42,13 @@ def _xilinx(family: str) -> str:
     )
 
 
-#: Yosys commands of each target; abc9 fails on some modules (names clash when it reintegrates), so it is abc
+#: Yosys commands of each target; abc9 fails on some modules (names clash when it reintegrates), so it is abc.
+#: A carry chain of the ECP5 takes a slice more to begin, so that short sums are smaller in LUTs
 TARGETS = {
-    "ecp5": "synth_ecp5 -top {top} -run begin:map_luts; abc -lut 4; clean; synth_ecp5 -top {top} -run map_cells:check",
+    "ecp5": (
+        "synth_ecp5 -top {top} -run begin:map_gates; techmap t:$alu r:Y_WIDTH<=8 %i; "
+        "synth_ecp5 -top {top} -run map_gates:map_luts; abc -lut 4; clean; synth_ecp5 -top {top} -run map_cells:check"
+    ),
     "xcup": _xilinx("xcup"),
     "xc7": _xilinx("xc7"),
     "gowin": (

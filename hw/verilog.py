@@ -8,7 +8,7 @@ from amaranth.hdl import Value
 from amaranth.lib import wiring
 
 from hw.accelerator import Accelerator, AcceleratorSignature
-from hw.bus.axi4 import ADDRESS_BITS, BOUNDARY_BYTES, MAX_BURST_BEATS
+from hw.bus.axi4 import BOUNDARY_BYTES, MAX_BURST_BEATS
 from hw.config import ABI_VERSION, AcceleratorConfig
 from hw.control.descriptors import Engine
 from hw.control.registers import ADDRESS_WIDTH, BASE_ALIGNMENT
@@ -65,8 +65,8 @@ Module `{TOP}`, configuration hash `{config.hash:016x}`, ABI {ABI_VERSION}.
 - `clk`: the only clock; every port is synchronous to its rising edge.
 - `rst`: synchronous, active high; one cycle is enough.
 - `s_axi`: AXI4-Lite target with the control registers, {1 << ADDRESS_WIDTH} bytes; see docs/architecture/registers.md.
-- {memory_ports}: AXI4 initiators of {config.bus_bits} data bits and {ADDRESS_BITS} address bits to the memory that
-  holds program, images, and results. {writers} There are no identifiers: connect `arid` and `awid` of the
+- {memory_ports}: AXI4 initiators of {config.bus_bits} data bits and {config.address_bits} address bits to the memory
+  that holds program, images, and results. {writers} There are no identifiers: connect `arid` and `awid` of the
   other side to 0; answers have to come in order. Bursts are incrementing, of full-width aligned beats, at most
   {MAX_BURST_BEATS} of them, and never cross {BOUNDARY_BYTES} bytes. Read data and write responses are always accepted.
 - `irq`: level, active high: STATUS.interrupt while CONTROL.irq_enable is set.

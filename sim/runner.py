@@ -23,7 +23,7 @@ __all__ = [
     "simulate",
 ]
 
-MEMORY_BASE = 0x80_1234_5000  #: of the program; uses the highest address bit and none of the obvious alignments
+MEMORY_OFFSET = 0x1234_5000  #: of the program; none of the obvious alignments
 PAGE = 4096
 COUNTERS = tuple(f"{kind}_{engine.upper()}" for kind in ("BUSY", "STALL") for engine in ENGINES)
 
@@ -44,8 +44,8 @@ class MemoryModel:
     outstanding: int = 8  #: bursts that a port accepts before it answers the first
     error: tuple[int, int] | None = None  #: offset from the memory's base, and size, of bytes that answer SLVERR
 
-    def plusargs(self) -> dict[str, object]:
-        """Settings of memory_model.cpp."""
+    def plusargs(self, base: int) -> dict[str, object]:
+        """Settings of memory_model.cpp; the memory's contents begin at `base`."""
         settings = {
             "latency": max(self.latency, 1),
             "write_latency": max(self.write_latency, 1),
@@ -55,7 +55,7 @@ class MemoryModel:
             "outstanding": self.outstanding,
         }
         if self.error:
-            settings |= {"error_base": MEMORY_BASE + self.error[0], "error_bytes": self.error[1]}
+            settings |= {"error_base": base + self.error[0], "error_bytes": self.error[1]}
         return {f"memory_{name}": value for name, value in settings.items()}
 
 
@@ -160,7 +160,7 @@ def simulate(
     work_dir = work_dir.resolve()
     work_dir.mkdir(parents=True, exist_ok=True)
     plan = _plan(config, program, images, work_dir, deadline or 4 * program.predicted_cycles + 1_000_000, timeout)
-    plusargs = memory.plusargs() | _files(plan, work_dir)
+    plusargs = memory.plusargs(plan["program_base"]) | _files(plan, work_dir)
     if activity:
         plusargs["activity"] = activity.resolve()
     done = 0
@@ -191,7 +191,9 @@ def _plan(
         for first in range(0, len(images), program.batch):
             run = images[first : first + program.batch]
             file.write(run.tobytes().ljust(input_stride, b"\xdb"))
-    input_base = MEMORY_BASE + _pages(len(program.image))
+    highest_bit = 1 << config.address_bits - 1
+    program_base = highest_bit | MEMORY_OFFSET % highest_bit
+    input_base = program_base + _pages(len(program.image))
     control, status = BY_NAME["CONTROL"], BY_NAME["STATUS"]
     plan = {
         "registers": {register.name: register.offset for register in REGISTERS},
@@ -205,7 +207,7 @@ def _plan(
             "CONFIG_HASH_HI": config.hash >> 32,
         },
         "counters": ["ERROR_CODE", "ERROR_INFO", "PACKETS", *COUNTERS, *(f"EVENTS_{e.upper()}" for e in ENGINES)],
-        "program_base": MEMORY_BASE,
+        "program_base": program_base,
         "input_base": input_base,
         "input_stride": input_stride,
         "result_base": input_base + runs * input_stride,
@@ -225,7 +227,7 @@ def _files(plan: dict, work_dir: Path) -> dict[str, object]:
     return {
         "plan": work_dir / "plan.json",
         "memory_image": work_dir / "memory.bin",
-        "memory_image_base": MEMORY_BASE,
+        "memory_image_base": plan["program_base"],
         "memory_result_base": plan["result_base"],
         "memory_result_bytes": plan["runs"] * plan["result_stride"],
         "memory_result": work_dir / "results.bin",

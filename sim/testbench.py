@@ -7,7 +7,6 @@ below it holds everything else, private.
 from pathlib import Path
 
 from hw.accelerator import AcceleratorSignature
-from hw.bus.axi4 import ADDRESS_BITS
 from hw.config import AcceleratorConfig, Multipliers
 from hw.control.descriptors import Engine
 from hw.control.registers import ADDRESS_WIDTH
@@ -127,7 +126,7 @@ module system (
     output wire fault
 );
   localparam int DATA_BITS = {config.bus_bits};
-  localparam int ADDRESS_BITS = {ADDRESS_BITS};
+  localparam int ADDRESS_BITS = {config.address_bits};
 
 {newline.join(wires)}
 

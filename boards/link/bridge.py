@@ -16,10 +16,8 @@ from boards.link.protocol import (
     Status,
 )
 from boards.link.uart import FRAME_BITS, UartReceiver, UartTransmitter
-from hw.bus.axi4 import MAX_BURST_BEATS, Axi4, Response
+from hw.bus.axi4 import ADDRESS_BITS, Axi4, Response, drive_read_constants, drive_write_constants
 from hw.bus.axi4lite import Axi4Lite
-from hw.bus.reader import AxiReader
-from hw.bus.writer import AxiWriter
 from hw.control.registers import ADDRESS_WIDTH
 
 __all__ = ["Link"]
@@ -29,11 +27,12 @@ class Link(wiring.Component):
     """Executes the requests of `boards.link.protocol`, one after the other.
 
     A request is executed while the answer to the one before it is on the line, unless it reads: the answer's payload
-    has one buffer. Memory accesses are bursts, and none of a request remains open when its answer begins.
+    has one buffer. No memory access of a request remains open when its answer begins.
 
     Parameters
     ----------
     divider : cycles per bit of the line.
+    address_bits : of `memory`, at least those of a request.
 
     Members
     -------
@@ -42,13 +41,14 @@ class Link(wiring.Component):
     registers : Out(Axi4Lite)
     """
 
-    def __init__(self, divider: int) -> None:
+    def __init__(self, divider: int, address_bits: int = ADDRESS_BITS) -> None:
         self._divider = divider
+        self._memory = Axi4(WORD_BITS, address_bits)
         super().__init__(
             {
                 "rx": In(1, init=1),
                 "tx": Out(1, init=1),
-                "memory": Out(Axi4(WORD_BITS)),
+                "memory": Out(self._memory),
                 "registers": Out(Axi4Lite(ADDRESS_WIDTH)),
             }
         )
@@ -60,7 +60,7 @@ class Link(wiring.Component):
         m.submodules.queue = queue = fifo.SyncFIFO(width=8, depth=REQUEST_BUFFER_BYTES)
         m.submodules.receiver = receiver = RequestReceiver(GAP_BYTES * FRAME_BITS * self._divider)
         m.submodules.transmitter = transmitter = AnswerTransmitter()
-        m.submodules.executor = executor = Executor()
+        m.submodules.executor = executor = Executor(self._memory)
         connect(m, queue.r_stream, receiver.i)
         connect(m, receiver.request, executor.request)
         connect(m, executor.answer, transmitter.answer)
@@ -93,7 +93,8 @@ class Executor(wiring.Component):
     registers : Out(Axi4Lite)
     """
 
-    def __init__(self) -> None:
+    def __init__(self, memory: Axi4) -> None:
+        self._memory = memory
         super().__init__(
             {
                 "request": In(stream.Signature(ReceivedRequest)),
@@ -102,22 +103,20 @@ class Executor(wiring.Component):
                 "answer": Out(stream.Signature(AnswerHeader)),
                 "answer_index": In(range(MAX_WORDS)),
                 "answer_word": Out(WORD_BITS),
-                "memory": Out(Axi4(WORD_BITS)),
+                "memory": Out(memory),
                 "registers": Out(Axi4Lite(ADDRESS_WIDTH)),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.reader = reader = AxiReader(data_width=WORD_BITS, fifo_depth=MAX_BURST_BEATS)
-        m.submodules.writer = writer = AxiWriter(data_width=WORD_BITS, fifo_depth=MAX_BURST_BEATS)
-        connect(m, reader.bus, wiring.flipped(self.memory.read))
-        connect(m, writer.bus, wiring.flipped(self.memory.write))
+        m.submodules.memory_master = memory_master = WordMaster(self._memory)
+        connect(m, memory_master.bus, wiring.flipped(self.memory))
         m.submodules.buffer = buffer = Memory(shape=WORD_BITS, depth=MAX_WORDS, init=[])
         write, read = buffer.write_port(), buffer.read_port()
         m.d.comb += [read.addr.eq(self.answer_index), self.answer_word.eq(read.data)]
 
-        m.submodules.register_master = register_master = RegisterMaster()
+        m.submodules.register_master = register_master = WordMaster(Axi4Lite(ADDRESS_WIDTH))
         connect(m, register_master.bus, wiring.flipped(self.registers))
 
         header, status = self.request.payload.header, Signal(Status)
@@ -130,17 +129,14 @@ class Executor(wiring.Component):
             self.answer.payload.address.eq(header.address),
             self.request_index.eq(moved),
             write.addr.eq(moved),
-            writer.data.payload.eq(self.request_word),
+            memory_master.write.eq(header.opcode == Opcode.WRITE_MEMORY),
+            memory_master.address.eq((header.address & -WORD_BYTES) + moved * WORD_BYTES),
+            memory_master.write_data.eq(self.request_word),
             register_master.write.eq(header.opcode == Opcode.WRITE_REGISTER),
             register_master.address.eq(header.address),
             register_master.write_data.eq(self.request_word),
         ]
-        for engine in (reader, writer):
-            m.d.comb += [
-                engine.command.payload.address.eq(header.address & -WORD_BYTES),
-                engine.command.payload.beats.eq(header.words),
-            ]
-        with m.If(reader.error | writer.error | register_master.error):
+        with m.If(memory_master.error | register_master.error):
             m.d.sync += status.eq(Status.BUS_ERROR)
 
         with m.FSM():
@@ -150,38 +146,22 @@ class Executor(wiring.Component):
                     m.next = "ANSWER"
                 with m.Elif(self.request.valid):
                     with m.Switch(header.opcode):
-                        with m.Case(Opcode.WRITE_MEMORY):
-                            m.next = "COMMAND_WRITE"
-                        with m.Case(Opcode.READ_MEMORY):
-                            m.next = "COMMAND_READ"
+                        with m.Case(Opcode.WRITE_MEMORY, Opcode.READ_MEMORY):
+                            m.next = "FETCH"
                         with m.Default():
                             m.next = "REGISTER"
-            with m.State("COMMAND_WRITE"):
-                m.d.comb += writer.command.valid.eq(1)
-                with m.If(writer.command.ready):
-                    m.next = "FETCH"
-            with m.State("FETCH"):
-                m.next = "WRITE"
-            with m.State("WRITE"):
-                m.d.comb += writer.data.valid.eq(1)
-                with m.If(writer.data.ready):
+            with m.State("FETCH"):  # of the request's payload, which a read has not
+                m.next = "MEMORY"
+            with m.State("MEMORY"):
+                # the answer's buffer is free when the transmitter is
+                m.d.comb += [
+                    memory_master.start.eq(memory_master.write | self.answer.ready),
+                    write.data.eq(memory_master.read_data),
+                ]
+                with m.If(memory_master.done):
+                    m.d.comb += write.en.eq(~memory_master.write)
                     m.d.sync += moved.eq(moved + 1)
                     m.next = "FETCH"
-                    with m.If(last):
-                        m.next = "WRITTEN"
-            with m.State("WRITTEN"):
-                m.d.sync += moved.eq(0)
-                with m.If(writer.done):
-                    m.next = "ANSWER"
-            with m.State("COMMAND_READ"):  # the answer's buffer is free when the transmitter is
-                m.d.comb += reader.command.valid.eq(self.answer.ready)
-                with m.If(self.answer.ready & reader.command.ready):
-                    m.next = "READ"
-            with m.State("READ"):
-                m.d.comb += [reader.data.ready.eq(1), write.data.eq(reader.data.payload)]
-                with m.If(reader.data.valid):
-                    m.d.comb += write.en.eq(1)
-                    m.d.sync += moved.eq(moved + 1)
                     with m.If(last):
                         m.next = "ANSWER"
             with m.State("REGISTER"):
@@ -198,47 +178,59 @@ class Executor(wiring.Component):
         return m
 
 
-class RegisterMaster(wiring.Component):
-    """One AXI4-Lite access at a time.
+class WordMaster(wiring.Component):
+    """One access of one word at a time: the line is so slow that bursts would gain nothing.
+
+    Parameters
+    ----------
+    bus : signature of the port, of AXI4 or AXI4-Lite
 
     Members
     -------
     start : begin, unless an access is open; stays until `done`
     write, address, write_data : of the access; stable until `done`
     done : one cycle; `read_data` is valid, and `error` if the answer was not OKAY
-    bus : Out(Axi4Lite)
+    bus : the port
     """
 
-    def __init__(self) -> None:
+    def __init__(self, bus: Axi4 | Axi4Lite) -> None:
+        self._has_bursts = isinstance(bus, Axi4)
+        read, _ = halves(bus.create())
         super().__init__(
             {
                 "start": In(1),
                 "write": In(1),
-                "address": In(ADDRESS_WIDTH),
-                "write_data": In(32),
-                "read_data": Out(32),
+                "address": In(len(read.araddr)),
+                "write_data": In(len(read.rdata)),
+                "read_data": Out(len(read.rdata)),
                 "done": Out(1),
                 "error": Out(1),
-                "bus": Out(Axi4Lite(ADDRESS_WIDTH)),
+                "bus": Out(bus),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        bus = self.bus
+        read, write = halves(self.bus)
         open_access = Signal()
         m.d.comb += [
-            bus.awaddr.eq(self.address),
-            bus.araddr.eq(self.address),
-            bus.wdata.eq(self.write_data),
-            bus.wstrb.eq(-1),
-            bus.bready.eq(1),
-            bus.rready.eq(1),
-            self.read_data.eq(bus.rdata),
-            self.done.eq(open_access & (bus.bvalid | bus.rvalid)),
-            self.error.eq(self.done & (Mux(bus.bvalid, bus.bresp, bus.rresp) != Response.OKAY)),
+            write.awaddr.eq(self.address),
+            read.araddr.eq(self.address),
+            write.wdata.eq(self.write_data),
+            write.wstrb.eq(-1),
+            write.bready.eq(1),
+            read.rready.eq(1),
+            self.read_data.eq(read.rdata),
+            self.done.eq(open_access & (write.bvalid | read.rvalid)),
+            self.error.eq(self.done & (Mux(write.bvalid, write.bresp, read.rresp) != Response.OKAY)),
         ]
-        for valid, ready in ((bus.awvalid, bus.awready), (bus.wvalid, bus.wready), (bus.arvalid, bus.arready)):
+        if self._has_bursts:
+            m.d.comb += [*drive_read_constants(read), *drive_write_constants(write), write.wlast.eq(1)]
+        for valid, ready in (
+            (write.awvalid, write.awready),
+            (write.wvalid, write.wready),
+            (read.arvalid, read.arready),
+        ):
             with m.If(ready):
                 m.d.sync += valid.eq(0)
         with m.If(self.done):
@@ -246,8 +238,13 @@ class RegisterMaster(wiring.Component):
         with m.Elif(self.start & ~open_access):
             m.d.sync += [
                 open_access.eq(1),
-                bus.awvalid.eq(self.write),
-                bus.wvalid.eq(self.write),
-                bus.arvalid.eq(~self.write),
+                write.awvalid.eq(self.write),
+                write.wvalid.eq(self.write),
+                read.arvalid.eq(~self.write),
             ]
         return m
+
+
+def halves(bus: wiring.PureInterface) -> tuple[wiring.PureInterface, wiring.PureInterface]:
+    """Read and write half of a port; one of AXI4-Lite has both in one."""
+    return (bus.read, bus.write) if isinstance(bus.signature, Axi4) else (bus, bus)

@@ -33,6 +33,7 @@ class MemoryPorts(wiring.Component):
     ----------
     ports : number of initiators.
     words : size of the memory, a power of two.
+    address_bits : of the initiators.
     read_depth : words of read data that can be held; at least the memory's latency in accesses.
 
     Members
@@ -42,12 +43,13 @@ class MemoryPorts(wiring.Component):
     read_data, read_valid : answers of the memory, in order
     """
 
-    def __init__(self, *, ports: int, words: int, read_depth: int = 16) -> None:
+    def __init__(self, *, ports: int, words: int, read_depth: int = 16, address_bits: int = ADDRESS_BITS) -> None:
         self._words = words
+        self._address_bits = address_bits
         self._read_depth = read_depth
         super().__init__(
             {
-                "ports": In(Axi4(WORD_BITS)).array(ports),
+                "ports": In(Axi4(WORD_BITS, address_bits)).array(ports),
                 "access": Out(stream.Signature(MemoryAccess)),
                 "read_data": In(WORD_BITS),
                 "read_valid": In(1),
@@ -64,7 +66,7 @@ class MemoryPorts(wiring.Component):
         requests = Cat(Cat(port.read.arvalid, port.write.awvalid & ~port.write.bvalid) for port in ports)
         granted = Signal(range(len(requests)))
         choice = self._choose(m, requests, granted)
-        address = Signal(ADDRESS_BITS - WORD_SIZE_BITS)
+        address = Signal(self._address_bits - WORD_SIZE_BITS)
         beats = Signal(8)  # to come after this one
         port = Signal(range(len(ports)))
         outside = address[self._words.bit_length() - 1 :].any()

@@ -16,8 +16,7 @@ from quant import numerics
 __all__ = ["LATENCY", "RECIPROCAL_LAYOUT", "Requantizer", "RequantizerLane", "TableWrite"]
 
 LATENCY = 13  #: cycles from `valid` to `out_valid`
-ROW_BITS = 64  #: one block RAM holds two tables of 2**10 entries in rows of this width
-ROW_ENTRIES = ROW_BITS // numerics.OPERAND_BITS
+ROW_BITS = 64  #: one block RAM holds two tables of 2**10 entries in rows of this width; at most a stream word
 
 #: a normalised reciprocal, `quant.numerics.reciprocal`
 RECIPROCAL_LAYOUT = data.StructLayout({"r": numerics.RECIPROCAL_BITS + 1, "e": numerics.SHIFT_BITS})
@@ -88,7 +87,14 @@ class RequantizerLane(wiring.Component):
     """
 
     def __init__(
-        self, *, acc_bits: int, act_bits: int, index_bits: int, matmul: bool, styles: tuple[Multipliers, Multipliers]
+        self,
+        *,
+        acc_bits: int,
+        act_bits: int,
+        index_bits: int,
+        row_bits: int,
+        matmul: bool,
+        styles: tuple[Multipliers, Multipliers],
     ) -> None:
         self._index_bits = index_bits
         self._matmul = matmul
@@ -109,7 +115,7 @@ class RequantizerLane(wiring.Component):
                 # READ_STAGE
                 "index": Out(index_bits),
                 # OPERAND_STAGE
-                "row": In(ROW_BITS),
+                "row": In(row_bits),
                 "operand": In(OperandMode),
                 "residual": In(act_bits),
                 "residual_zero": In(8),
@@ -174,7 +180,7 @@ class RequantizerLane(wiring.Component):
 
     def _select_operand(self, m: Module, stage: Signal) -> tuple[Signal, Signal]:
         """(operand, addend) of the second stage by mode, stages 5 and 6; the table is read in between."""
-        entry = Signal(range(ROW_ENTRIES), reset_less=True)
+        entry = Signal(range(len(self.row) // numerics.OPERAND_BITS), reset_less=True)
         stage6 = Signal.like(stage)
         operand, addend = Signal(signed(numerics.OPERAND_BITS), reset_less=True), Signal.like(stage)
         value = self.row.word_select(entry, numerics.OPERAND_BITS)
@@ -275,7 +281,7 @@ class Requantizer(wiring.Component):
     matmul : the modes of the matmul engine, see `RequantizerLane`
 
     Members: `acc`, `records`, `reciprocal`, `residual`, `mode` are sampled with `valid`. `y` is wide enough for
-    16-bit outputs if `matmul`; activations are its low bits. A word of `table_write` takes one cycle per 64 bits.
+    16-bit outputs if `matmul`; activations are its low bits. A word of `table_write` takes a cycle per 64 bits or less.
     """
 
     latency = LATENCY
@@ -295,7 +301,8 @@ class Requantizer(wiring.Component):
         self._channels = channels
         self._acc_bits = acc_bits or config.acc_bits
         self._matmul = matmul
-        self._rows_per_bank = (numerics.OPERAND_BITS << config.table_index_bits) // ROW_BITS
+        self._row_bits = min(ROW_BITS, word_bits)
+        self._rows_per_bank = (numerics.OPERAND_BITS << config.table_index_bits) // self._row_bits
 
         def lanes(shape: object) -> data.ArrayLayout:
             return data.ArrayLayout(data.ArrayLayout(shape, channels), pixels)
@@ -333,14 +340,15 @@ class Requantizer(wiring.Component):
             "acc_bits": self._acc_bits,
             "act_bits": self._config.act_bits,
             "index_bits": self._config.table_index_bits,
+            "row_bits": self._row_bits,
             "matmul": self._matmul,
             "styles": self._config.requantizer_multipliers,
         }
-        tables = []
+        tables, entry_bits = [], (self._row_bits // numerics.OPERAND_BITS).bit_length() - 1
         for p in range(self._pixels):
             for c, record in enumerate(self.records):
                 lane = place(m, platform, f"lane_{p}_{c}", RequantizerLane, **shape)
-                m.submodules[f"table_{p}_{c}"] = table = Ram(width=ROW_BITS, depth=2 * self._rows_per_bank)
+                m.submodules[f"table_{p}_{c}"] = table = Ram(width=self._row_bits, depth=2 * self._rows_per_bank)
                 tables.append(table)
                 m.d.comb += [
                     lane.enables.eq(enables),
@@ -352,9 +360,7 @@ class Requantizer(wiring.Component):
                     lane.reciprocal.eq(self.reciprocal[p]),
                     lane.index_zero.eq(modes[INDEX_STAGE].index_zero),
                     table.read_enable.eq(read_table),
-                    table.read_address.eq(
-                        Cat(lane.index[ROW_ENTRIES.bit_length() - 1 :], modes[READ_STAGE].table_bank)
-                    ),
+                    table.read_address.eq(Cat(lane.index[entry_bits:], modes[READ_STAGE].table_bank)),
                     lane.row.eq(table.read_data),
                     lane.operand.eq(modes[OPERAND_STAGE].operand),
                     lane.residual.eq(residuals[OPERAND_STAGE][p][c]),
@@ -380,17 +386,16 @@ class Requantizer(wiring.Component):
         return stages
 
     def _write_tables(self, m: Module, tables: list[Ram]) -> None:
-        """The activation tables, a copy for each lane: 2 banks in rows of ROW_BITS, written row by row from stream
-        words."""
-        write = self.table_write
-        address, entries = Signal(range(2 * self._rows_per_bank)), Signal(ROW_BITS)
-        parts = min(len(write.data), self._rows_per_bank * ROW_BITS) // ROW_BITS
+        """The activation tables, a copy for each lane: 2 banks in rows, written row by row from stream words."""
+        write, row_bits = self.table_write, self._row_bits
+        address, entries = Signal(range(2 * self._rows_per_bank)), Signal(row_bits)
+        parts = min(len(write.data), self._rows_per_bank * row_bits) // row_bits
         row = write.word[: len(address)]
         if parts == 1:
             m.d.comb += [write.ready.eq(1), entries.eq(write.data)]
         else:
             part = Signal(range(parts))
-            m.d.comb += [write.ready.eq(part == parts - 1), entries.eq(write.data.word_select(part, ROW_BITS))]
+            m.d.comb += [write.ready.eq(part == parts - 1), entries.eq(write.data.word_select(part, row_bits))]
             with m.If(write.valid):
                 m.d.sync += part.eq(Mux(write.ready, 0, part + 1))
             row = Cat(part, write.word)

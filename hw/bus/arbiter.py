@@ -4,7 +4,7 @@ from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import fifo, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.bus.axi4 import Axi4Read, drive_read_constants
+from hw.bus.axi4 import ADDRESS_BITS, Axi4Read, drive_read_constants
 
 __all__ = ["ReadArbiter"]
 
@@ -19,7 +19,7 @@ class ReadArbiter(wiring.Component):
 
     Parameters
     ----------
-    data_width : bits of the bus.
+    data_width, address_bits : of the bus.
     readers : number of initiators.
     bursts_in_flight : depth of the order FIFO.
 
@@ -29,9 +29,12 @@ class ReadArbiter(wiring.Component):
     bus : Out(Axi4Read)
     """
 
-    def __init__(self, *, data_width: int, readers: int, bursts_in_flight: int = 16) -> None:
+    def __init__(
+        self, *, data_width: int, readers: int, bursts_in_flight: int = 16, address_bits: int = ADDRESS_BITS
+    ) -> None:
         self._bursts_in_flight = bursts_in_flight
-        super().__init__({"readers": In(Axi4Read(data_width)).array(readers), "bus": Out(Axi4Read(data_width))})
+        bus = Axi4Read(data_width, address_bits)
+        super().__init__({"readers": In(bus).array(readers), "bus": Out(bus)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

@@ -20,7 +20,7 @@ __all__ = [
     "drive_write_constants",
 ]
 
-ADDRESS_BITS = 40
+ADDRESS_BITS = 40  #: at most; of the ports of memories much smaller, fewer
 MAX_BURST_BEATS = 16  #: of this accelerator's bursts; also the AXI3 limit, so that every interconnect takes them
 BOUNDARY_BYTES = 4096  #: no burst crosses a multiple of this
 
@@ -45,11 +45,11 @@ class Burst(enum.Enum, shape=2):
 class Axi4Read(wiring.Signature):
     """Read half of an AXI4 port: channels AR and R."""
 
-    def __init__(self, data_width: int) -> None:
+    def __init__(self, data_width: int, address_bits: int = ADDRESS_BITS) -> None:
         self.data_width = _check_width(data_width)
         super().__init__(
             {
-                "araddr": Out(ADDRESS_BITS),
+                "araddr": Out(address_bits),
                 "arlen": Out(8),
                 "arsize": Out(3),
                 "arburst": Out(Burst),
@@ -69,11 +69,11 @@ class Axi4Read(wiring.Signature):
 class Axi4Write(wiring.Signature):
     """Write half of an AXI4 port: channels AW, W, and B."""
 
-    def __init__(self, data_width: int) -> None:
+    def __init__(self, data_width: int, address_bits: int = ADDRESS_BITS) -> None:
         self.data_width = _check_width(data_width)
         super().__init__(
             {
-                "awaddr": Out(ADDRESS_BITS),
+                "awaddr": Out(address_bits),
                 "awlen": Out(8),
                 "awsize": Out(3),
                 "awburst": Out(Burst),
@@ -97,9 +97,11 @@ class Axi4(wiring.Signature):
     """A whole AXI4 port: `read` and `write` halves, whose member names are the standard ones, so that
     `port.signature.flatten(port)` gives paths that end in `araddr`, `awaddr`, and so on."""
 
-    def __init__(self, data_width: int) -> None:
+    def __init__(self, data_width: int, address_bits: int = ADDRESS_BITS) -> None:
         self.data_width = data_width
-        super().__init__({"read": Out(Axi4Read(data_width)), "write": Out(Axi4Write(data_width))})
+        super().__init__(
+            {"read": Out(Axi4Read(data_width, address_bits)), "write": Out(Axi4Write(data_width, address_bits))}
+        )
 
 
 def _check_width(data_width: int) -> int:

@@ -6,35 +6,27 @@ from amaranth.lib.wiring import In, Out
 
 from hw.bus.axi4 import ADDRESS_BITS, MAX_BURST_BEATS
 
-__all__ = ["BurstCommand", "BurstRequest", "BurstSplitter"]
+__all__ = ["BurstSplitter", "burst_command", "burst_request"]
 
-BEATS_BITS = 32
+BEATS_BITS = 32  #: at most
 INDEX_BITS = MAX_BURST_BEATS.bit_length() - 1
-BLOCKS_BITS = BEATS_BITS - INDEX_BITS + 1
 
 
-class BurstCommand(data.Struct):
+def burst_command(address_bits: int = ADDRESS_BITS) -> data.StructLayout:
     """Transfer `beats` beats from or to `address`, a multiple of the bus width in bytes."""
-
-    address: ADDRESS_BITS
-    beats: BEATS_BITS
+    return data.StructLayout({"address": address_bits, "beats": min(BEATS_BITS, address_bits)})
 
 
-class BurstRequest(data.Struct):
+def burst_request(address_bits: int = ADDRESS_BITS) -> data.StructLayout:
     """One burst of 1 to `MAX_BURST_BEATS` beats; `last` of its command."""
-
-    address: ADDRESS_BITS
-    beats: unsigned(MAX_BURST_BEATS.bit_length())
-    last: 1
+    beats = unsigned(MAX_BURST_BEATS.bit_length())
+    return data.StructLayout({"address": address_bits, "beats": beats, "last": 1})
 
 
-class Extent(data.Struct):
-    """A command in blocks of `MAX_BURST_BEATS`: `last_index` is where its last beat lies within its block."""
-
-    last_index: INDEX_BITS
-    more_blocks: BLOCKS_BITS
-    single: 1  #: there are no more blocks, but `less_1` beats, and one
-    less_1: INDEX_BITS
+def extent_layout(blocks_bits: int) -> data.StructLayout:
+    """A command in blocks of `MAX_BURST_BEATS`: `last_index` is where its last beat lies within its block. `single`:
+    there are no more blocks, but `less_1` beats, and one."""
+    return data.StructLayout({"last_index": INDEX_BITS, "more_blocks": blocks_bits, "single": 1, "less_1": INDEX_BITS})
 
 
 class BurstSplitter(wiring.Component):
@@ -47,24 +39,29 @@ class BurstSplitter(wiring.Component):
     Parameters
     ----------
     data_width : bits of the bus, at most 2048.
+    address_bits : of an address.
 
     Members
     -------
-    command : In(stream of BurstCommand)
-    burst : Out(stream of BurstRequest)
+    command : In(stream of burst_command)
+    burst : Out(stream of burst_request)
     """
 
-    def __init__(self, data_width: int) -> None:
-        self._size_bits = (data_width // 8).bit_length() - 1
-        super().__init__({"command": In(stream.Signature(BurstCommand)), "burst": Out(stream.Signature(BurstRequest))})
+    def __init__(self, data_width: int, address_bits: int = ADDRESS_BITS) -> None:
+        size_bits = (data_width // 8).bit_length() - 1
+        self._size_bits, self._word_address_bits = size_bits, address_bits - size_bits
+        command, request = burst_command(address_bits), burst_request(address_bits)
+        self._beats_bits = command["beats"].width
+        self._blocks_bits = self._beats_bits - INDEX_BITS + 1
+        super().__init__({"command": In(stream.Signature(command)), "burst": Out(stream.Signature(request))})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         burst = self.burst.payload
-        block = Signal(ADDRESS_BITS - self._size_bits - INDEX_BITS)
+        block = Signal(self._word_address_bits - INDEX_BITS)
         index = Signal(INDEX_BITS)  # of the burst's first beat in its block of the longest burst
         last_index = Signal(INDEX_BITS)  # of the command's last beat in its block
-        blocks_left = Signal(BLOCKS_BITS)  # after this one
+        blocks_left = Signal(self._blocks_bits)  # after this one
         next_is_last = blocks_left == 1
         m.d.comb += burst.address.eq(Cat(Const(0, self._size_bits), index, block))
         with m.If(self.burst.valid & self.burst.ready):
@@ -93,14 +90,13 @@ class BurstSplitter(wiring.Component):
 
     def _measure(self, m: Module) -> tuple[stream.Interface, Signal]:
         """Take a command, and find its extent in the cycle after. Returns that, and the address of its first beat."""
-        address_bits = ADDRESS_BITS - self._size_bits
         incoming = self.command.payload
-        raw, beats_less_1 = Signal(address_bits), Signal(signed(BEATS_BITS + 1))
+        raw, beats_less_1 = Signal(self._word_address_bits), Signal(signed(self._beats_bits + 1))
         waiting = Signal()
-        measured = stream.Signature(Extent).create()
-        first = Signal(address_bits)
+        measured = stream.Signature(extent_layout(self._blocks_bits)).create()
+        first = Signal(self._word_address_bits)
         last = raw[:INDEX_BITS] + beats_less_1
-        more_blocks = (last >> INDEX_BITS)[:BLOCKS_BITS]
+        more_blocks = (last >> INDEX_BITS)[: self._blocks_bits]
         passes = ~measured.valid | measured.ready
         m.d.comb += self.command.ready.eq(~waiting)
         with m.If(self.command.valid & ~waiting):

@@ -4,8 +4,8 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.bus.axi4 import MAX_BURST_BEATS, Axi4Read, Response, drive_read_constants
-from hw.bus.bursts import BurstCommand, BurstSplitter
+from hw.bus.axi4 import ADDRESS_BITS, MAX_BURST_BEATS, Axi4Read, Response, drive_read_constants
+from hw.bus.bursts import BurstSplitter, burst_command
 from hw.memory.ram_fifo import RamFifo
 
 __all__ = ["AxiReader"]
@@ -23,13 +23,13 @@ class AxiReader(wiring.Component):
 
     Parameters
     ----------
-    data_width : bits of the bus.
+    data_width, address_bits : of the bus.
     fifo_depth : words in the FIFO, at least 3, and at least `MAX_BURST_BEATS / gather`.
     gather : beats per word of `data`, a power of two, first beat in the low bits; commands are whole words.
 
     Members
     -------
-    command : In(stream of BurstCommand), with aligned addresses
+    command : In(stream of burst_command), with aligned addresses
     data : Out(stream of data_width * gather bits)
     bus : Out(Axi4Read)
     halt : In(1), issue no more bursts; those already issued complete
@@ -37,7 +37,7 @@ class AxiReader(wiring.Component):
     outstanding : Out(1), a burst is in flight, or was in the cycle before
     """
 
-    def __init__(self, *, data_width: int, fifo_depth: int, gather: int = 1) -> None:
+    def __init__(self, *, data_width: int, fifo_depth: int, gather: int = 1, address_bits: int = ADDRESS_BITS) -> None:
         if gather & (gather - 1) or gather < 1:
             raise ValueError(f"gather = {gather} is not a power of two")
         if fifo_depth < 3 or fifo_depth * gather < MAX_BURST_BEATS:
@@ -45,13 +45,14 @@ class AxiReader(wiring.Component):
                 f"fifo_depth = {fifo_depth} is too small; use at least {max(3, MAX_BURST_BEATS // gather)}"
             )
         self._data_width = data_width
+        self._address_bits = address_bits
         self._fifo_depth = fifo_depth
         self._gather = gather
         super().__init__(
             {
-                "command": In(stream.Signature(BurstCommand)),
+                "command": In(stream.Signature(burst_command(address_bits))),
                 "data": Out(stream.Signature(data_width * gather)),
-                "bus": Out(Axi4Read(data_width)),
+                "bus": Out(Axi4Read(data_width, address_bits)),
                 "halt": In(1),
                 "error": Out(1),
                 "outstanding": Out(1),
@@ -61,7 +62,7 @@ class AxiReader(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         capacity = self._fifo_depth * self._gather
-        m.submodules.splitter = splitter = BurstSplitter(self._data_width)
+        m.submodules.splitter = splitter = BurstSplitter(self._data_width, self._address_bits)
         m.submodules.fifo = queue = RamFifo(width=self._data_width * self._gather, depth=self._fifo_depth)
         wiring.connect(m, wiring.flipped(self.command), splitter.command)
         wiring.connect(m, queue.o, wiring.flipped(self.data))

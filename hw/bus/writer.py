@@ -4,8 +4,8 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.bus.axi4 import MAX_BURST_BEATS, Axi4Write, Response, drive_write_constants
-from hw.bus.bursts import BurstCommand, BurstSplitter
+from hw.bus.axi4 import ADDRESS_BITS, MAX_BURST_BEATS, Axi4Write, Response, drive_write_constants
+from hw.bus.bursts import BurstSplitter, burst_command
 from hw.memory.ram_fifo import RamFifo
 
 __all__ = ["AxiWriter"]
@@ -24,12 +24,12 @@ class AxiWriter(wiring.Component):
 
     Parameters
     ----------
-    data_width : bits of the bus.
+    data_width, address_bits : of the bus.
     fifo_depth : beats in the FIFO, at least `MAX_BURST_BEATS`; twice that for full bandwidth.
 
     Members
     -------
-    command : In(stream of BurstCommand), with aligned addresses
+    command : In(stream of burst_command), with aligned addresses
     data : In(stream of data_width bits)
     bus : Out(Axi4Write)
     done : Out(1), pulse per command, after its last write response
@@ -38,16 +38,19 @@ class AxiWriter(wiring.Component):
     outstanding : Out(1), a burst is in flight, or was in the cycle before
     """
 
-    def __init__(self, *, data_width: int, fifo_depth: int = 2 * MAX_BURST_BEATS) -> None:
+    def __init__(
+        self, *, data_width: int, fifo_depth: int = 2 * MAX_BURST_BEATS, address_bits: int = ADDRESS_BITS
+    ) -> None:
         if fifo_depth < MAX_BURST_BEATS:
             raise ValueError(f"fifo_depth = {fifo_depth} is too small; use at least {MAX_BURST_BEATS}")
         self._data_width = data_width
+        self._address_bits = address_bits
         self._fifo_depth = fifo_depth
         super().__init__(
             {
-                "command": In(stream.Signature(BurstCommand)),
+                "command": In(stream.Signature(burst_command(address_bits))),
                 "data": In(stream.Signature(data_width)),
-                "bus": Out(Axi4Write(data_width)),
+                "bus": Out(Axi4Write(data_width, address_bits)),
                 "done": Out(1),
                 "halt": In(1),
                 "error": Out(1),
@@ -57,7 +60,7 @@ class AxiWriter(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.splitter = splitter = BurstSplitter(self._data_width)
+        m.submodules.splitter = splitter = BurstSplitter(self._data_width, self._address_bits)
         m.submodules.fifo = queue = RamFifo(width=self._data_width, depth=self._fifo_depth)
         m.submodules.order = order = fifo.SyncFIFO(width=1, depth=BURSTS_IN_FLIGHT)  # bursts in flight: last of theirs?
         wiring.connect(m, wiring.flipped(self.command), splitter.command)

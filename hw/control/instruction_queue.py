@@ -5,11 +5,10 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
-from hw.bus.axi4 import ADDRESS_BITS
 from hw.config import AcceleratorConfig
 from hw.control.descriptors import WAIT_BITS, Engine
 from hw.interfaces import InstructionPort
-from hw.memory.parameter_stream import StreamFetch
+from hw.memory.parameter_stream import stream_fetch
 
 __all__ = ["InstructionQueue", "event_counts", "reached"]
 
@@ -52,6 +51,7 @@ class InstructionQueue(wiring.Component):
 
     def __init__(self, config: AcceleratorConfig, body: type[data.Struct]) -> None:
         self._depth = config.queue_depth
+        self._stream_fetch = stream_fetch(config)
         self._layout = data.StructLayout({"waits": event_counts(), "body": body})
         self._has_stream = "stream_words" in data.Layout.cast(body).members
         ports = {
@@ -66,8 +66,8 @@ class InstructionQueue(wiring.Component):
             "over": Out(len(Engine)),
         }
         if self._has_stream:
-            ports["program_base"] = In(ADDRESS_BITS)
-            ports["fetch"] = Out(stream.Signature(StreamFetch))
+            ports["program_base"] = In(config.address_bits)
+            ports["fetch"] = Out(stream.Signature(self._stream_fetch))
         super().__init__(ports)
 
     def elaborate(self, platform: object) -> Module:
@@ -112,8 +112,8 @@ class InstructionQueue(wiring.Component):
         """Queue the fetch of an incoming instruction, if it has one; returns whether that of the last one is queued."""
         body = self.i.payload.body
         # Instructions in the queue, at its head, and in the engine: the fetches are never what holds the program up.
-        m.submodules.fetches = fetches = SyncFIFO(width=data.Layout.cast(StreamFetch).size, depth=self._depth + 2)
-        entry = Signal(StreamFetch)
+        m.submodules.fetches = fetches = SyncFIFO(width=self._stream_fetch.size, depth=self._depth + 2)
+        entry = Signal(self._stream_fetch)
         entered = Signal(init=1)
         wiring.connect(m, wiring.flipped(self.fetch), fetches.r_stream)
         m.d.comb += [fetches.w_data.eq(entry), fetches.w_en.eq(~entered)]

@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 from hw.bus.axi4 import Response
 from hw.bus.axi4lite import Axi4Lite
 from hw.config import ABI_VERSION, AcceleratorConfig
+from hw.control.counters import COUNTER_BITS, COUNTERS
 from hw.control.registers import ADDRESS_WIDTH, IDENTITY, REGISTERS, Access, Register
 
 __all__ = ["RegisterBank"]
@@ -26,14 +27,15 @@ class RegisterBank(wiring.Component):
     """The registers of `hw.control.registers` as an AXI4-Lite target.
 
     Addresses are used from bit 2 on. Byte strobes are honoured. A write takes effect one cycle after both its address
-    and its data have come, a read samples its register one cycle after its address. One transfer of each direction
-    at a time; no response or ready depends on an input of the same cycle.
+    and its data have come, a read samples its register one cycle after its address, or when it is the counter's turn.
+    One transfer of each direction at a time; no response or ready depends on an input of the same cycle.
 
     Members
     -------
     bus : the AXI4-Lite port
     locked : a program runs; registers declared as locked ignore writes
-    <name> : In for each read-only register (but the constant ones), Out for each writable one
+    turn, count : the counter that is shown, see `PerformanceCounters`
+    <name> : In for each read-only register (but constants and counters), Out for each writable one
     <name>_<field> : Out, one-cycle pulse when 1 is written to a command field
     """
 
@@ -41,12 +43,13 @@ class RegisterBank(wiring.Component):
         self._constants = constants(config)
         ports = {}
         for register in REGISTERS:
-            if register.name not in self._constants:
+            if register.name not in (*self._constants, *COUNTERS):
                 writable = register.access is Access.RW
                 ports[register.name.lower()] = Out(32, init=register.reset) if writable else In(32)
             for field in register.fields:
                 if field.command:
                     ports[f"{register.name}_{field.name}".lower()] = Out(1)
+        ports |= {"turn": In(range(len(COUNTERS))), "count": In(COUNTER_BITS)}
         super().__init__({"bus": In(Axi4Lite(ADDRESS_WIDTH)), "locked": In(1), **ports})
 
     def elaborate(self, platform: object) -> Module:
@@ -71,10 +74,14 @@ class RegisterBank(wiring.Component):
                 for register in REGISTERS:
                     with m.Case(register.offset >> 2):
                         m.d.sync += bus.rdata.eq(self._value(register))
+                        if register.name in COUNTERS:
+                            m.d.sync += bus.rvalid.eq(self.turn == COUNTERS.index(register.name))
 
     def _value(self, register: Register) -> Value:
         if register.name in self._constants:
             return Const(self._constants[register.name], 32)
+        if register.name in COUNTERS:
+            return self.count
         return getattr(self, register.name.lower())
 
     def _write(self, m: Module) -> None:
@@ -106,5 +113,7 @@ class RegisterBank(wiring.Component):
                     m.d.comb += pulse.eq(hit & (data & enables)[field.bit])
             if register.access is Access.RW:
                 value = getattr(self, register.name.lower())
-                with m.If(hit & ~(self.locked & register.locked)):
-                    m.d.sync += value.eq(((value & ~enables) | (data & enables)) & register.mask)
+                for byte, strobe in enumerate(strobes):
+                    # a write enable per byte, without a choice before each bit
+                    with m.If(hit & strobe & ~(self.locked & register.locked)):
+                        m.d.sync += value.word_select(byte, 8).eq(data.word_select(byte, 8) & register.mask >> 8 * byte)

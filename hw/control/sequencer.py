@@ -1,10 +1,10 @@
 """Reads a program, checks it, and hands its instructions to the queues of the engines."""
 
-from amaranth import Module, Signal, Value
+from amaranth import Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.bus.axi4 import ADDRESS_BITS, Axi4Read
+from hw.bus.axi4 import Axi4Read
 from hw.bus.reader import AxiReader
 from hw.config import ABI_VERSION, AcceleratorConfig
 from hw.control.descriptors import (
@@ -38,7 +38,7 @@ class Sequencer(wiring.Component):
     -------
     start : one cycle: run the program at `base`
     halt : dispatch and read nothing more
-    base : address of the program
+    base : address of the program, a multiple of `BASE_ALIGNMENT`
     events : event counts of the engines
     idle : nothing is queued, executed, or on the bus
     queues : per engine, its instructions
@@ -56,7 +56,7 @@ class Sequencer(wiring.Component):
             {
                 "start": In(1),
                 "halt": In(1),
-                "base": In(ADDRESS_BITS),
+                "base": In(config.address_bits),
                 "events": In(event_counts()),
                 "idle": In(1),
                 "queues": Out(stream.Signature(instruction)).array(len(Engine)),
@@ -64,7 +64,7 @@ class Sequencer(wiring.Component):
                 "packet": Out(32),
                 "fault": Out(range(max(ErrorCode) + 1)),
                 "ended": Out(1),
-                "bus": Out(Axi4Read(config.bus_bits)),
+                "bus": Out(Axi4Read(config.bus_bits, config.address_bits)),
                 "outstanding": Out(1),
                 "read_error": Out(1),
             }
@@ -74,7 +74,9 @@ class Sequencer(wiring.Component):
         m = Module()
         config = self._config
         m.submodules.reader = reader = AxiReader(
-            data_width=config.bus_bits, fifo_depth=PREFETCHED_PACKETS * PACKET_BYTES // config.bus_bytes
+            data_width=config.bus_bits,
+            fifo_depth=PREFETCHED_PACKETS * PACKET_BYTES // config.bus_bytes,
+            address_bits=config.address_bits,
         )
         m.submodules.packets = packets = PacketAssembler(config)
         wiring.connect(m, wiring.flipped(self.bus), reader.bus)
@@ -86,8 +88,13 @@ class Sequencer(wiring.Component):
         ]
         header = data.View(ProgramHeader, packets.o.payload.bits)
         descriptors = Signal.like(header.descriptors)
-        in_header = Signal()
+        in_header, request_rest = Signal(), Signal()
         sound = self._check(m, packets.o, in_header, self.packet == descriptors)
+        self._request(m, reader, request_rest, descriptors)
+        # outside of the states: these are a thousand wires
+        packet = data.View(Packet, packets.o.payload.bits)
+        for queue in self.queues:
+            m.d.comb += [queue.payload.waits.eq(packet.waits), queue.payload.body.eq(packet.body)]
 
         with m.FSM():
             with m.State("IDLE"):
@@ -95,7 +102,7 @@ class Sequencer(wiring.Component):
                     m.d.sync += self.packet.eq(0)
                     m.next = "READ_HEADER"
             with m.State("READ_HEADER"):
-                self._request(m, reader, self.base, 1)
+                m.d.comb += reader.command.valid.eq(1)
                 with m.If(reader.command.ready):
                     m.next = "HEADER"
             with m.State("HEADER"):
@@ -105,7 +112,7 @@ class Sequencer(wiring.Component):
                     m.d.sync += [descriptors.eq(header.descriptors), self.port_stride.eq(header.port_stride)]
                     m.next = "READ_PROGRAM"
             with m.State("READ_PROGRAM"):
-                self._request(m, reader, self.base + PACKET_BYTES, descriptors)
+                m.d.comb += [reader.command.valid.eq(1), request_rest.eq(1)]
                 with m.If(reader.command.ready):
                     m.next = "PROGRAM"
             with m.State("PROGRAM"):
@@ -117,10 +124,11 @@ class Sequencer(wiring.Component):
             m.d.sync += self.packet.eq(self.packet + 1)
         return m
 
-    def _request(self, m: Module, reader: AxiReader, address: Value, packets: Value | int) -> None:
+    def _request(self, m: Module, reader: AxiReader, rest: Value, descriptors: Value) -> None:
+        """The command that reads the header, or the rest of the program."""
+        packets = Mux(rest, descriptors, 1)
         m.d.comb += [
-            reader.command.valid.eq(1),
-            reader.command.payload.address.eq(address),
+            reader.command.payload.address.eq(self.base | Mux(rest, PACKET_BYTES, 0)),
             reader.command.payload.beats.eq(packets * (PACKET_BYTES // self._config.bus_bytes)),
         ]
 
@@ -177,7 +185,6 @@ class Sequencer(wiring.Component):
             queue = self.queues[engine]
             target = Signal(name=f"to_{engine.name.lower()}")
             m.d.sync += target.eq(opcode == engine)
-            m.d.comb += [queue.payload.waits.eq(packet.waits), queue.payload.body.eq(packet.body)]
             with m.If(sound & target):
                 m.d.comb += [queue.valid.eq(1), packets.ready.eq(queue.ready)]
         with m.If(sound & is_end):

@@ -23,7 +23,7 @@ IN_FLIGHT_BITS = 7
 def lane_format(config: AcceleratorConfig) -> DotProductFormat:
     """What a lane computes: the taps of output pixels, which share the weights."""
     code, weight = unsigned(config.act_bits), signed(config.weight_bits)
-    return DotProductFormat(DW_TAPS, code, weight, (config.dw_pixels, 1), config.engine_multiplier)
+    return DotProductFormat(DW_TAPS, code, weight, (config.dw_pixels, 1), config.dw_multiplier)
 
 
 class DepthwiseLane(wiring.Component):

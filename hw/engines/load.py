@@ -12,8 +12,8 @@ from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.arithmetic.constant_product import constant_product
-from hw.bus.axi4 import ADDRESS_BITS, Axi4Read
-from hw.bus.bursts import BurstCommand
+from hw.bus.axi4 import Axi4Read
+from hw.bus.bursts import burst_command
 from hw.bus.reader import AxiReader
 from hw.config import KERNEL_ROWS, STEM_TAPS, AcceleratorConfig
 from hw.control.descriptors import LoadBody
@@ -39,8 +39,8 @@ class RowFetcher(wiring.Component):
     Members
     -------
     instruction : In(stream of LoadBody)
-    input_base : In(40)
-    command : Out(stream of BurstCommand)
+    input_base : In(address_bits)
+    command : Out(stream of burst_command)
     rows : Out(stream of 1 bit), for every image row: whether it exists
     body : Out(stream of LoadBody), the instruction, for the unroller; the next one is taken after this one has gone
     busy : Out(1)
@@ -51,8 +51,8 @@ class RowFetcher(wiring.Component):
         super().__init__(
             {
                 "instruction": In(stream.Signature(LoadBody)),
-                "input_base": In(ADDRESS_BITS),
-                "command": Out(stream.Signature(BurstCommand)),
+                "input_base": In(config.address_bits),
+                "command": Out(stream.Signature(burst_command(config.address_bits))),
                 "rows": Out(stream.Signature(1)),
                 "body": Out(stream.Signature(LoadBody)),
                 "busy": Out(1),
@@ -67,7 +67,7 @@ class RowFetcher(wiring.Component):
         with m.If(self.body.ready):
             m.d.sync += handed_over.eq(1)
 
-        address = Signal(ADDRESS_BITS)  # of image row max(image_row, 0)
+        address = Signal.like(self.input_base)  # of image row max(image_row, 0)
         image_row = Signal(signed(18))
         skipped_rows = Signal(16)  # multiplier of the serial product, low bit first
         skipped_bytes = Signal(32)
@@ -373,7 +373,7 @@ class Loader(wiring.Component):
     Members
     -------
     instruction : In(InstructionPort(LoadBody))
-    input_base : In(40), of the image; constant while busy
+    input_base : In(address_bits), of the image; constant while busy
     bus : Out(Axi4Read)
     destination : Out(PadWrite)
     status : Out(EngineStatus)
@@ -385,8 +385,8 @@ class Loader(wiring.Component):
         super().__init__(
             {
                 "instruction": In(InstructionPort(LoadBody)),
-                "input_base": In(ADDRESS_BITS),
-                "bus": Out(Axi4Read(config.bus_bits)),
+                "input_base": In(config.address_bits),
+                "bus": Out(Axi4Read(config.bus_bits, config.address_bits)),
                 "destination": Out(PadWrite(config)),
                 "status": Out(EngineStatus()),
                 "halt": In(1),
@@ -399,7 +399,9 @@ class Loader(wiring.Component):
         m = Module()
         config = self._config
         m.submodules.fetcher = fetcher = RowFetcher(config)
-        m.submodules.reader = reader = AxiReader(data_width=config.bus_bits, fifo_depth=FIFO_BEATS)
+        m.submodules.reader = reader = AxiReader(
+            data_width=config.bus_bits, fifo_depth=FIFO_BEATS, address_bits=config.address_bits
+        )
         m.submodules.rows = rows = fifo.SyncFIFOBuffered(width=1, depth=ROWS_AHEAD)
         m.submodules.unroller = unroller = Unroller(config)
         wiring.connect(m, wiring.flipped(self.instruction.body), fetcher.instruction)

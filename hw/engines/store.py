@@ -5,7 +5,7 @@ from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.arithmetic.constant_product import constant_product
-from hw.bus.axi4 import ADDRESS_BITS, Axi4Write
+from hw.bus.axi4 import Axi4Write
 from hw.bus.writer import AxiWriter
 from hw.config import AcceleratorConfig
 from hw.control.descriptors import StoreBody
@@ -111,7 +111,7 @@ class Storer(wiring.Component):
     Members
     -------
     instruction : In(InstructionPort(StoreBody))
-    result_base : In(40), result_bytes : In(32), where and how large the result area is; constant while busy
+    result_base : In(address_bits), result_bytes : In(32), where and how large the result area is; constant while busy
     bus : Out(Axi4Write)
     source : Out(PadRead)
     status : Out(EngineStatus)
@@ -124,9 +124,9 @@ class Storer(wiring.Component):
         super().__init__(
             {
                 "instruction": In(InstructionPort(StoreBody)),
-                "result_base": In(ADDRESS_BITS),
+                "result_base": In(config.address_bits),
                 "result_bytes": In(32),
-                "bus": Out(Axi4Write(config.bus_bits)),
+                "bus": Out(Axi4Write(config.bus_bits, config.address_bits)),
                 "source": Out(PadRead(config)),
                 "status": Out(EngineStatus()),
                 "range_error": Out(1),
@@ -140,7 +140,7 @@ class Storer(wiring.Component):
         m = Module()
         config = self._config
         m.submodules.reader = reader = WordReader(config)
-        m.submodules.writer = writer = AxiWriter(data_width=config.bus_bits)
+        m.submodules.writer = writer = AxiWriter(data_width=config.bus_bits, address_bits=config.address_bits)
         wiring.connect(m, reader.beats, writer.data)
         wiring.connect(m, reader.source, wiring.flipped(self.source))
         wiring.connect(m, writer.bus, wiring.flipped(self.bus))
@@ -160,16 +160,20 @@ class Storer(wiring.Component):
     def _sequence(self, m: Module, body: data.View, reader: WordReader, writer: AxiWriter) -> None:
         """Take an instruction, check its size, start both sides, and wait for the last response."""
         config = self._config
-        row_beats_bits = len(body.words_per_row) + config.pad_word_beats.bit_length()
-        total_bits = row_beats_bits + len(body.rows)
-        total_beats = Signal(total_bits)
+        # as many bits as beats in a result area, but those of a row at least; and one that stays when it was set
+        beats_bits = max(
+            min(config.address_bits, len(self.result_bytes)) - (config.bus_bytes.bit_length() - 1),
+            len(body.words_per_row) + config.pad_word_beats.bit_length(),
+        )
+        total_beats = Signal(beats_bits + 1)
         rows = Signal(len(body.rows))  # multiplier of the serial product, low bit first
-        row_beats = Signal(total_bits)
-        end = Signal(total_bits + len(body.address) + config.bus_bytes.bit_length())
+        row_beats = Signal(beats_bits + 1)
+        doubled, total = row_beats << 1, total_beats[:-1] + row_beats[:-1]
+        end = Signal(max(len(body.address), beats_bits + config.bus_bytes.bit_length()) + 1)
 
         m.d.comb += [
             writer.command.payload.address.eq(self.result_base + body.address),
-            writer.command.payload.beats.eq(total_beats),
+            writer.command.payload.beats.eq(total_beats[:-1]),
         ]
         with m.FSM() as fsm:
             m.d.comb += self.status.busy.eq(~fsm.ongoing("idle"))
@@ -186,16 +190,16 @@ class Storer(wiring.Component):
                     m.next = "measure"
             with m.State("measure"):
                 # total_beats = rows * row_beats
-                m.d.sync += [rows.eq(rows >> 1), row_beats.eq(row_beats << 1)]
+                m.d.sync += [rows.eq(rows >> 1), row_beats.eq(doubled | row_beats & 1 << beats_bits)]
                 with m.If(rows[0]):
-                    m.d.sync += total_beats.eq(total_beats + row_beats)
+                    m.d.sync += total_beats.eq(total | (total_beats | row_beats) & 1 << beats_bits)
                 with m.If(rows == 0):
                     m.next = "end"
             with m.State("end"):
-                m.d.sync += end.eq(body.address + total_beats * config.bus_bytes)
+                m.d.sync += end.eq(body.address + total_beats[:-1] * config.bus_bytes)
                 m.next = "check"
             with m.State("check"):
-                m.d.sync += self.range_error.eq((total_beats == 0) | (end > self.result_bytes))
+                m.d.sync += self.range_error.eq((total_beats == 0) | total_beats[-1] | (end > self.result_bytes))
                 m.next = "decide"
             with m.State("decide"):
                 m.d.sync += self.range_error.eq(0)

@@ -4,18 +4,16 @@ from amaranth.hdl import Module
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.bus.axi4 import ADDRESS_BITS, Axi4Read
+from hw.bus.axi4 import Axi4Read
 from hw.bus.reader import AxiReader
 from hw.config import AcceleratorConfig
 
-__all__ = ["ParameterStream", "StreamFetch"]
+__all__ = ["ParameterStream", "stream_fetch"]
 
 
-class StreamFetch(data.Struct):
+def stream_fetch(config: AcceleratorConfig) -> data.StructLayout:
     """Fetch `words` words (at least 1) of a stream from the absolute `address`, aligned to the bus."""
-
-    address: ADDRESS_BITS
-    words: 24
+    return data.StructLayout({"address": config.address_bits, "words": 24})
 
 
 class ParameterStream(wiring.Component):
@@ -26,7 +24,7 @@ class ParameterStream(wiring.Component):
 
     Members
     -------
-    fetch : In(stream of StreamFetch)
+    fetch : In(stream of stream_fetch)
     words : Out(stream of bus_bits)
     bus : Out(Axi4Read)
     halt, error, outstanding : as `AxiReader`
@@ -36,9 +34,9 @@ class ParameterStream(wiring.Component):
         self._config = config
         super().__init__(
             {
-                "fetch": In(stream.Signature(StreamFetch)),
+                "fetch": In(stream.Signature(stream_fetch(config))),
                 "words": Out(stream.Signature(config.bus_bits)),
-                "bus": Out(Axi4Read(config.bus_bits)),
+                "bus": Out(Axi4Read(config.bus_bits, config.address_bits)),
                 "halt": In(1),
                 "error": Out(1),
                 "outstanding": Out(1),
@@ -48,7 +46,9 @@ class ParameterStream(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         config = self._config
-        m.submodules.reader = reader = AxiReader(data_width=config.bus_bits, fifo_depth=config.parameter_buffer_words)
+        m.submodules.reader = reader = AxiReader(
+            data_width=config.bus_bits, fifo_depth=config.parameter_buffer_words, address_bits=config.address_bits
+        )
         wiring.connect(m, reader.bus, wiring.flipped(self.bus))
         wiring.connect(m, reader.data, wiring.flipped(self.words))
         m.d.comb += [

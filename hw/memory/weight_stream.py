@@ -5,10 +5,10 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.arithmetic.constant_product import constant_product
-from hw.bus.axi4 import ADDRESS_BITS, Axi4Read
+from hw.bus.axi4 import Axi4Read
 from hw.bus.reader import AxiReader
 from hw.config import AcceleratorConfig
-from hw.memory.parameter_stream import StreamFetch
+from hw.memory.parameter_stream import stream_fetch
 
 __all__ = ["WeightStream"]
 
@@ -24,7 +24,7 @@ class WeightStream(wiring.Component):
 
     Members
     -------
-    fetch : In(stream of StreamFetch), words of stream_bits
+    fetch : In(stream of stream_fetch), words of stream_bits
     port_stride : In(32), bytes from one port's part to the next; constant from 2 cycles before the first fetch
     words : Out(stream of stream_bits)
     buses : array of Out(Axi4Read)
@@ -37,10 +37,10 @@ class WeightStream(wiring.Component):
         self._config = config
         super().__init__(
             {
-                "fetch": In(stream.Signature(StreamFetch)),
+                "fetch": In(stream.Signature(stream_fetch(config))),
                 "port_stride": In(32),
                 "words": Out(stream.Signature(config.stream_bits)),
-                "buses": Out(Axi4Read(config.bus_bits)).array(config.bus_ports),
+                "buses": Out(Axi4Read(config.bus_bits, config.address_bits)).array(config.bus_ports),
                 "halt": In(1),
                 "error": Out(1),
                 "outstanding": Out(1),
@@ -52,7 +52,12 @@ class WeightStream(wiring.Component):
         config = self._config
         beats_per_word = config.stream_bits // (config.bus_bits * config.bus_ports)  # and port
         readers = [
-            AxiReader(data_width=config.bus_bits, fifo_depth=config.weight_buffer_words, gather=beats_per_word)
+            AxiReader(
+                data_width=config.bus_bits,
+                fifo_depth=config.weight_buffer_words,
+                gather=beats_per_word,
+                address_bits=config.address_bits,
+            )
             for _ in range(config.bus_ports)
         ]
 
@@ -63,7 +68,7 @@ class WeightStream(wiring.Component):
         for port, reader in enumerate(readers):
             m.submodules[f"reader{port}"] = reader
             wiring.connect(m, reader.bus, wiring.flipped(self.buses[port]))
-            offset = Signal(ADDRESS_BITS, name=f"offset{port}")
+            offset = Signal(config.address_bits, name=f"offset{port}")
             m.d.sync += offset.eq(constant_product(self.port_stride, port))
             m.d.comb += [
                 reader.command.payload.address.eq(self.fetch.payload.address + offset),

@@ -75,6 +75,7 @@ def test_link_memory_and_driver(memory: str, tmp_path: Path) -> None:
     [
         (SMALL, "sdram"),
         pytest.param(SMALL, "ddr3", marks=pytest.mark.slow),
+        pytest.param(CONFIGS["femto"], "sdram", marks=pytest.mark.slow),
         pytest.param(CONFIGS["pico"], "sdram", marks=pytest.mark.slow),
         pytest.param(CONFIGS["pico"], "ddr3", marks=pytest.mark.slow),
         pytest.param(CONFIGS["nano"], "sdram", marks=pytest.mark.slow),
@@ -94,5 +95,5 @@ def test_network(config: AcceleratorConfig, memory: str, tmp_path: Path) -> None
 
 
 def test_accelerators_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ConfigError, match="use 1 port of 64 bits"):
+    with pytest.raises(ConfigError, match="use 1 port of 32 or 64 bits"):
         BoardParameters(config=WIDE, memory=MEMORIES["sdram"], frequency=FREQUENCY, baud=1e6)

@@ -55,7 +55,7 @@ def test_projects_hold_another_accelerator(tmp_path: Path, monkeypatch: pytest.M
         assert (tmp_path / "accelerator.v").read_text() == f"// {name}\n"
     assert {path.name for path in tmp_path.iterdir()} == {"accelerator.v", "board.v", "pins.v", "top.il", "top.lpf"}
     assert "module board(" in (tmp_path / "board.v").read_text()
-    with pytest.raises(ConfigError, match="use 1 port of 64 bits"):
+    with pytest.raises(ConfigError, match="use 1 port of 32 or 64 bits"):
         build.write_project(board, WIDE, tmp_path)
 
 

@@ -120,7 +120,7 @@ def test_ports_that_cannot_be_opened() -> None:
 
 
 def test_unknown_boards() -> None:
-    with pytest.raises(BoardError, match="no board called 'ulx4s'; known are ulx3s-45f, ulx3s-85f"):
+    with pytest.raises(BoardError, match="no board called 'ulx4s'; known are ulx3s-25f, ulx3s-45f, ulx3s-85f"):
         find_board("ulx4s")
 
 

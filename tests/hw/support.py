@@ -83,16 +83,25 @@ class AxiMemory:
     contents : bytes from address `base` on.
     latency : cycles from an accepted address to its first response.
     stall : probability of a channel not moving in a cycle.
+    partial : writes may leave out bytes of a beat.
     """
 
     def __init__(
-        self, contents: bytearray, *, base: int = 0, latency: int = 4, stall: float = 0.0, seed: int = 1
+        self,
+        contents: bytearray,
+        *,
+        base: int = 0,
+        latency: int = 4,
+        stall: float = 0.0,
+        seed: int = 1,
+        partial: bool = False,
     ) -> None:
         self.contents = contents
         self.base = base
         self.latency = latency
         self.stall = stall
         self.rng = Random(seed)
+        self.partial = partial
         self.bad_addresses = range(0)
         self.read_bursts = []  #: (address, beats), in order of acceptance
         self.written = []  #: (address, bytes) of write beats, in order
@@ -178,18 +187,20 @@ class AxiMemory:
                 self._check_burst(address, length + 1, size, burst, width)
                 bursts.append((address, length + 1))
             if wvalid and wready:
-                assert strobe == (1 << width) - 1
-                data.append((word.to_bytes(width, "little"), last))
+                assert self.partial or strobe == (1 << width) - 1
+                data.append((word.to_bytes(width, "little"), strobe, last))
             if bvalid and bready:
                 responses.popleft()
                 ctx.set(bus.bvalid, 0)
             if bursts and len(data) >= bursts[0][1]:
                 address, length = bursts.popleft()
                 for i in range(length):
-                    content, last = data.popleft()
+                    content, strobe, last = data.popleft()
                     assert last == (i == length - 1), "wlast"
                     offset = address - self.base + i * width
-                    self.contents[offset : offset + width] = content
+                    for k in range(width):
+                        if strobe >> k & 1:
+                            self.contents[offset + k] = content[k]
                     self.written.append((address + i * width, content))
                 bad = address in self.bad_addresses
                 responses.append((cycle + self.latency - 1, Response.SLVERR if bad else Response.OKAY))

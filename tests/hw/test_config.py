@@ -5,10 +5,17 @@ import pytest
 from hw.config import CONFIGS, AcceleratorConfig, ConfigError, Multipliers
 
 
-def test_programs_do_not_depend_on_how_products_are_made() -> None:
+def test_programs_do_not_depend_on_widths_of_addresses_or_how_products_are_made() -> None:
     config = AcceleratorConfig()
     assert (
-        config.replace(name="other", multiplier=Multipliers.PLAIN, logic_engines=True, logic_requantizers=True).hash
+        config.replace(
+            name="other",
+            address_bits=32,
+            multiplier=Multipliers.PLAIN,
+            logic_depthwise=True,
+            logic_engines=True,
+            logic_requantizers=True,
+        ).hash
         == config.hash
     )
     assert config.replace(state_lanes=8).hash != config.hash
@@ -17,6 +24,9 @@ def test_programs_do_not_depend_on_how_products_are_made() -> None:
 def test_small_engines_multiply_in_logic() -> None:
     assert AcceleratorConfig(multiplier=Multipliers.DSP48E2).engine_multiplier is Multipliers.DSP48E2
     assert AcceleratorConfig(logic_engines=True).engine_multiplier is Multipliers.LOGIC
+    assert AcceleratorConfig(logic_engines=True).dw_multiplier is Multipliers.LOGIC
+    assert AcceleratorConfig(logic_depthwise=True).dw_multiplier is Multipliers.LOGIC
+    assert AcceleratorConfig(logic_depthwise=True).engine_multiplier is Multipliers.PACKED
     assert AcceleratorConfig(logic_requantizers=1).requantizer_multipliers == (Multipliers.PLAIN, Multipliers.LOGIC)
     assert AcceleratorConfig(multiplier="dsp48e2").requantizer_multipliers == (Multipliers.DSP48E2,) * 2
     assert AcceleratorConfig(logic_engines=1).to_json() == AcceleratorConfig(logic_engines=True).to_json()

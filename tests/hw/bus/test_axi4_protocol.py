@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 
 from hw.bus.arbiter import ReadArbiter
 from hw.bus.axi4 import Axi4
-from hw.bus.bursts import BurstCommand
+from hw.bus.bursts import burst_command
 from hw.bus.reader import AxiReader
 from hw.bus.writer import AxiWriter
 from hw.memory.initial import compact_zero_memories
@@ -22,7 +22,7 @@ class Copier(wiring.Component):
     """Copies memory; a second reader sums the words of a region of its own."""
 
     def __init__(self) -> None:
-        command = In(stream.Signature(BurstCommand))
+        command = In(stream.Signature(burst_command()))
         super().__init__(
             {
                 "source": command,

@@ -54,6 +54,19 @@ def test_largest_command():
     simulate(dut, bench)
 
 
+def test_small_memory():
+    dut = BurstSplitter(32, address_bits=24)
+
+    async def bench(ctx):
+        end = 1 << 24
+        await stream_put(ctx, dut.command, [{"address": end - 68, "beats": 17}, {"address": 0, "beats": end // 4}])
+        bursts = await stream_get(ctx, dut.burst, 4)
+        expected = [(end - 68, 0), (end - 64, 1), (0, 0), (64, 0)]
+        assert [(burst.address, burst.last) for burst in bursts] == expected
+
+    simulate(dut, bench)
+
+
 def test_latency_and_no_bubbles():
     dut = BurstSplitter(64)
     valid = []

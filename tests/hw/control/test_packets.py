@@ -11,7 +11,7 @@ from hw.control.packets import PacketAssembler
 from tests.hw.support import simulate, stream_get, stream_put
 
 
-@pytest.mark.parametrize("bus_bits", [64, 128, 256])
+@pytest.mark.parametrize("bus_bits", [32, 64, 128, 256])
 @pytest.mark.parametrize("idle", [0.0, 0.5])
 def test_packets(bus_bits, idle):
     dut = PacketAssembler(CONFIGS["nano"].replace(bus_bits=bus_bits, stream_bits=256))

@@ -5,6 +5,7 @@ from random import Random
 import pytest
 
 from hw.config import ABI_VERSION, CONFIGS
+from hw.control.counters import COUNTERS
 from hw.control.register_bank import RegisterBank
 from hw.control.registers import ADDRESS_WIDTH, IDENTITY, REGISTERS, Access
 from tests.hw.control.support import Host
@@ -26,6 +27,7 @@ def test_map_has_room_for_each_register_once():
 def test_reads(idle):
     dut = RegisterBank(CONFIG)
     rng = Random(1)
+    counts = [rng.getrandbits(32) for _ in COUNTERS]
     expected = {
         "IDENTITY": IDENTITY,
         "ABI_VERSION": ABI_VERSION,
@@ -37,6 +39,8 @@ def test_reads(idle):
         for register in REGISTERS:
             if register.access is Access.RW:
                 expected[register.name] = register.reset
+            elif register.name in COUNTERS:
+                expected[register.name] = counts[COUNTERS.index(register.name)]
             elif register.name not in expected:
                 expected[register.name] = rng.getrandbits(32)
                 ctx.set(getattr(dut, register.name.lower()), expected[register.name])
@@ -47,7 +51,14 @@ def test_reads(idle):
             assert await host.read(name) == expected[name], name
         assert await host.read(0x7C) == await host.read(0xFFC) == 0
 
-    simulate(dut, bench)
+    async def count(ctx):
+        while True:
+            for turn, value in enumerate(counts):
+                ctx.set(dut.turn, turn)
+                ctx.set(dut.count, value)
+                await ctx.tick()
+
+    simulate(dut, bench, background=[count])
 
 
 @IDLES

@@ -34,7 +34,7 @@ async def begin(ctx, dut) -> None:
     ctx.set(dut.start, 0)
 
 
-@pytest.mark.parametrize("bus_bits", [64, 128, 256])
+@pytest.mark.parametrize("bus_bits", [32, 64, 128, 256])
 @pytest.mark.parametrize("idle", [0.0, 0.7])
 def test_dispatch_in_order(bus_bits, idle):
     """Two programs in a row: every instruction reaches its engine's queue, in order, and END waits."""

@@ -216,6 +216,7 @@ CASES = [
     [
         (1, 1, 0.0, 0.0, {}),
         (1, 1, 0.5, 0.0, {}),
+        (1, 1, 0.2, 0.1, dict(in_lanes=2, requant_channels=1, dw_requant_channels=1, bus_bits=32, stream_bits=32)),
         (
             2,
             1,

@@ -25,6 +25,7 @@ CONFIGS = [
     configuration(pixels=1, in_lanes=2, act_bits=5, bus_bits=256),
     configuration(pixels=3, in_lanes=4, act_bits=8, bus_bits=256),
     configuration(pixels=1, in_lanes=16, act_bits=8, bus_bits=64),
+    configuration(pixels=1, in_lanes=2, act_bits=8, bus_bits=32),
 ]
 
 

@@ -126,6 +126,7 @@ FREE, STARVED, REFUSED = Traffic(), Traffic(starve=0.6, withhold=0.3), Traffic(r
 CONFIGS = {
     "square": config(),
     "one pixel": config(pixels=1, in_lanes=2, out_lanes=8, requant_channels=1),
+    "narrow bus": config(pixels=1, in_lanes=2, out_lanes=4, requant_channels=1, bus_bits=32, stream_bits=32),
     "narrow": config(pixels=3, in_lanes=8, out_lanes=4, requant_channels=4, act_bits=4, weight_bits=4, state_bits=4),
     "mixed": config(act_bits=4, stream_bits=128, requant_channels=4, divisor_mantissa_bits=0),
     "six bits": config(act_bits=6, weight_bits=3, state_bits=5, stream_bits=256, in_lanes=8, out_lanes=8),
@@ -142,6 +143,7 @@ CONFIGS = {
         ("square", FREE),
         ("square", REFUSED),
         ("one pixel", STARVED),
+        ("narrow bus", REFUSED),
         ("narrow", FREE),
         ("mixed", REFUSED),
         ("six bits", STARVED),

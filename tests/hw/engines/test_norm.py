@@ -24,6 +24,9 @@ CONFIGS = {
         pixels=3, in_lanes=4, out_lanes=2, requant_channels=1, norm_channels=1, act_bits=4, bus_bits=128
     ),
     "one_subblock": dict(pixels=1, in_lanes=8, out_lanes=8, requant_channels=8, norm_channels=8, act_bits=8),
+    "narrow_bus": dict(
+        pixels=1, in_lanes=2, out_lanes=4, requant_channels=1, norm_channels=1, bus_bits=32, stream_bits=32
+    ),
     "two_bits": dict(
         pixels=7,
         in_lanes=8,
@@ -128,7 +131,7 @@ class Instruction:
         records = 2 + self.group_words  # when the first are complete
         if self.table:
             table_bits = 16 << config.table_index_bits
-            records += self.table_words * min(config.bus_bits, table_bits) // ROW_BITS
+            records += self.table_words * max(min(config.bus_bits, table_bits) // ROW_BITS, 1)
         take = groups + 8 + ReciprocalStd.latency(config)
         written = [take - 1] * GROUPS_AHEAD
         for _ in range(groups):

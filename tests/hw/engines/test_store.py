@@ -26,6 +26,7 @@ CONFIGS = [
     configuration(pixels=7, in_lanes=16, act_bits=8, bus_bits=128),
     configuration(pixels=1, in_lanes=2, act_bits=5, bus_bits=256),
     configuration(pixels=3, in_lanes=8, act_bits=4, bus_bits=64),
+    configuration(pixels=1, in_lanes=2, act_bits=8, bus_bits=32),
 ]
 
 
@@ -110,18 +111,28 @@ def test_contents(config, stall, refuse):
     )
 
 
+@pytest.mark.parametrize("config", [CONFIGS[0], CONFIGS[-1].replace(address_bits=24)])
 @pytest.mark.parametrize(
-    "rows, words_per_row, address", [(3, 5, 16), (1, 1, 0xFFFF_FFF0), (65535, 65535, 0), (0, 4, 0)]
+    "rows, words_per_row, address",
+    [
+        (3, 5, 16),
+        (1, 1, 0xFFFF_FFF0),
+        (65535, 65535, 0),
+        (32768, 32768, 0),
+        (4096, 4096, 0),
+        (2048, 2048, 0),
+        (0, 4, 0),
+    ],
 )
-def test_out_of_range(rows, words_per_row, address):
-    config = CONFIGS[0]
+def test_out_of_range(config, rows, words_per_row, address):
     pads = Pads(config, 0)
     memory = AxiMemory(bytearray(8192), base=BASE)
     dut = Storer(config)
+    size = 15 * config.pad_word_beats * config.bus_bytes
     errors = []
 
     async def run(ctx):
-        await instruct(ctx, dut, store(config, rows, words_per_row, address), 15 * 112)
+        await instruct(ctx, dut, store(config, rows, words_per_row, address), size)
         for _ in range(200):
             *_, error, done = await ctx.tick().sample(dut.range_error, dut.instruction.done)
             errors.append(error)

@@ -48,7 +48,8 @@ def striped_word(memory: AxiMemory, config: AcceleratorConfig, address: int, str
 
 
 @pytest.mark.parametrize(
-    "bus_bits, bus_ports, stream_bits", [(64, 1, 64), (128, 1, 512), (64, 2, 512), (64, 4, 256), (256, 2, 512)]
+    "bus_bits, bus_ports, stream_bits",
+    [(32, 1, 32), (64, 1, 64), (128, 1, 512), (64, 2, 512), (64, 4, 256), (256, 2, 512)],
 )
 @pytest.mark.parametrize("stall, idle", [(0.0, 0.0), (0.3, 0.3)])
 def test_weight_stream(bus_bits, bus_ports, stream_bits, stall, idle):
