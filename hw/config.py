@@ -73,8 +73,8 @@ class AcceleratorConfig:
     state_lanes: int = 16  #: attention states that are requantized per cycle, at most Ti, To, and a stream word
     attention_keys: int = 8  #: key channels that meet all Ti value channels per cycle, at most Ti / 2
     multiplier: Multipliers = Multipliers.PACKED  #: the same results in every style
-    logic_engines: bool = False  #: the engines beside the MAC array, except requantizers, multiply in logic
-    logic_requantizers: bool = False  #: requantizers make the second one of their two products in logic
+    logic_engines: bool = False  #: the engines beside the MAC array, except requantizers and scalers, multiply in logic
+    logic_requantizers: bool = False  #: requantizers make the second one of their two products in logic, scalers theirs
 
     def __post_init__(self) -> None:
         try:
@@ -163,8 +163,13 @@ class AcceleratorConfig:
 
     @property
     def engine_multiplier(self) -> Multipliers:
-        """How the engines beside the MAC array multiply, requantizers apart."""
+        """How the engines beside the MAC array multiply, requantizers and scalers apart."""
         return Multipliers.LOGIC if self.logic_engines else self.multiplier
+
+    @property
+    def scaler_multiplier(self) -> Multipliers:
+        """How LayerNorm and the attention unit multiply results by 16-bit factors."""
+        return Multipliers.LOGIC if self.logic_requantizers else self.multiplier
 
     @property
     def requantizer_multipliers(self) -> tuple[Multipliers, Multipliers]:

@@ -17,6 +17,8 @@ def test_programs_do_not_depend_on_how_products_are_made() -> None:
 def test_small_engines_multiply_in_logic() -> None:
     assert AcceleratorConfig(multiplier=Multipliers.DSP48E2).engine_multiplier is Multipliers.DSP48E2
     assert AcceleratorConfig(logic_engines=True).engine_multiplier is Multipliers.LOGIC
+    assert AcceleratorConfig(logic_engines=True).scaler_multiplier is Multipliers.PACKED
+    assert AcceleratorConfig(logic_requantizers=True).scaler_multiplier is Multipliers.LOGIC
     assert AcceleratorConfig(logic_requantizers=1).requantizer_multipliers == (Multipliers.PLAIN, Multipliers.LOGIC)
     assert AcceleratorConfig(multiplier="dsp48e2").requantizer_multipliers == (Multipliers.DSP48E2,) * 2
     assert AcceleratorConfig(logic_engines=1).to_json() == AcceleratorConfig(logic_engines=True).to_json()
