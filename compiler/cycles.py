@@ -41,7 +41,7 @@ def _matmul(f: dict, config: AcceleratorConfig) -> Timing:
         left = f["out_subblocks"] - (tile - bool(f.get("from_state"))) * subblocks
         drain = words if divisors else min(left, subblocks) * max(words * beat, 2)
         busy += max(front, drain)
-    return Timing(busy, busy + drain + mac_format(config).latency + 20 + beat)
+    return Timing(busy, busy + drain + mac_format(config).latency + 21 + beat)
 
 
 def _depthwise(f: dict, config: AcceleratorConfig) -> Timing:
@@ -56,7 +56,7 @@ def _depthwise(f: dict, config: AcceleratorConfig) -> Timing:
         + words_for(8 * config.in_lanes, config.bus_bits)
         + passes * words_for(DW_TAPS * config.in_lanes * config.dw_weight_bits, config.bus_bits)
     )
-    busy = max(f["blocks"] * max(compute, drain), f["blocks"] * parameters + 3)
+    busy = max(f["blocks"] * compute, f["blocks"] * drain + 1, f["blocks"] * parameters + 3)
     return Timing(busy, busy + parameters + (config.dw_subblocks - 1) * words * chunks + 29)
 
 

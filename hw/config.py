@@ -75,8 +75,8 @@ class AcceleratorConfig:
     attention_keys: int = 8  #: key channels that meet all Ti value channels per cycle, at most Ti / 2
     multiplier: Multipliers = Multipliers.PACKED  #: the same results in every style
     logic_depthwise: bool = False  #: the depthwise engine multiplies in logic
-    logic_engines: bool = False  #: all engines beside the MAC array do, except requantizers
-    logic_requantizers: bool = False  #: requantizers make the second one of their two products in logic
+    logic_engines: bool = False  #: all engines beside the MAC array do, except requantizers and scalers
+    logic_requantizers: bool = False  #: requantizers make the second one of their two products in logic, scalers theirs
 
     def __post_init__(self) -> None:
         try:
@@ -166,13 +166,18 @@ class AcceleratorConfig:
 
     @property
     def engine_multiplier(self) -> Multipliers:
-        """How attention and LayerNorm multiply."""
+        """How attention and LayerNorm multiply, scalers apart."""
         return Multipliers.LOGIC if self.logic_engines else self.multiplier
 
     @property
     def dw_multiplier(self) -> Multipliers:
         """How the depthwise engine multiplies, its requantizer apart."""
         return Multipliers.LOGIC if self.logic_depthwise else self.engine_multiplier
+
+    @property
+    def scaler_multiplier(self) -> Multipliers:
+        """How LayerNorm and the attention unit multiply results by 16-bit factors."""
+        return Multipliers.LOGIC if self.logic_requantizers else self.multiplier
 
     @property
     def requantizer_multipliers(self) -> tuple[Multipliers, Multipliers]:

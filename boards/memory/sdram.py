@@ -156,10 +156,12 @@ class SdramController(wiring.Component):
     def _next_access(self, m: Module) -> "_Access":
         """The access that is served next, from a register."""
         access = _Access(self._chip)
-        m.d.comb += self.access.ready.eq(~access.valid | access.issue)
+        m.d.comb += self.access.ready.eq(~access.valid)  # a cycle late: data take four
         m.d.sync += access.settled.eq(access.valid & ~access.issue)
         with m.If(self.access.ready):
             m.d.sync += [access.valid.eq(self.access.valid), access.payload.eq(self.access.payload)]
+        with m.Elif(access.issue):
+            m.d.sync += access.valid.eq(0)
         return access
 
     def _refresh_timer(self, m: Module) -> tuple[Signal, Signal]:

@@ -107,7 +107,7 @@ class Depthwise:
                 self._computed.append(end)
                 self._compute_flag.raised()
                 beats = words * self._chunks
-                first = max(end + FIRST_BEAT, drained + beats)
+                first = max(end + FIRST_BEAT, drained + beats + (block == 0))  # the drain takes an instruction
                 earlier, begin = drained, first - beats
                 drained = first + (config.dw_subblocks - 1) * beats
                 stage.writes.use("depthwise", f["destination"]["pad"], begin, drained, beats * config.dw_subblocks)

@@ -21,8 +21,9 @@ PREPARE = 3  #: cycles from a taken instruction to the front end
 LAST_WORD = 5  #: cycles from the last word of an output tile to its first beat, beside the latency of the products
 BANKS = 2  #: of the output memory
 RECORD_TILES = 3  #: output tiles whose records are held, that of the drain included
-LAST_BEAT = LATENCY + 2  #: cycles from the last beat to `done`
-RECIPROCAL = 4  #: cycles from the last divisor to the first numerator, beside the latency of the reciprocals
+NEXT_TASK = 2  #: cycles from the last beat of an instruction to the first one of the next at the earliest
+LAST_BEAT = LATENCY + 3  #: cycles from the last beat to `done`
+RECIPROCAL = 5  #: cycles from the last divisor to the first numerator, beside the latency of the reciprocals
 
 
 @dataclass(frozen=True)
@@ -135,12 +136,12 @@ class Matmul:
                 yield self._filled
             tile = self._tiles[number]
             f, words = tile.fields, tile.fields["rows"] * tile.fields["groups_per_row"]
+            slices = config.slices if f["requant"].get("wide") else 1
             begin = max(tile.earliest, end + 1)
             if not tile.groups:
                 end = begin + words - 1
                 divisors = end + RECIPROCAL + reciprocal_latency(config)
             else:
-                slices = config.slices if f["requant"].get("wide") else 1
                 length = max(words * slices, 2)
                 records = self._last_groups[-1] + self._records + 2 if self._last_groups else 0
                 begin = max(begin, divisors, records)
@@ -156,5 +157,6 @@ class Matmul:
             self._emptied.raised()
             if tile.last:
                 divisors = 0
-                self._queue.complete(end + LAST_BEAT + (config.slices if f["requant"].get("wide") else 1))
+                self._queue.complete(end + LAST_BEAT + slices)
+                end = max(end, end + NEXT_TASK - slices)  # slices leave meanwhile
             number += 1

@@ -386,7 +386,10 @@ class Requantizer(wiring.Component):
         return stages
 
     def _write_tables(self, m: Module, tables: list[Ram]) -> None:
-        """The activation tables, a copy for each lane: 2 banks in rows, written row by row from stream words."""
+        """The activation tables: 2 banks in rows, written row by row from stream words.
+
+        Each lane has a copy: it reads an address of its own in every cycle, and a memory has one port for that.
+        """
         write, row_bits = self.table_write, self._row_bits
         address, entries = Signal(range(2 * self._rows_per_bank)), Signal(row_bits)
         parts = min(len(write.data), self._rows_per_bank * row_bits) // row_bits

@@ -14,8 +14,8 @@ __all__ = ["PacketAssembler"]
 class PacketAssembler(wiring.Component):
     """Collect the beats of each packet, and check its CRC-32.
 
-    A packet is offered from the second cycle after its last beat, and blocks the input until it is taken: one packet
-    per `PACKET_BYTES / bus_bytes + 2` cycles.
+    A packet is offered from the third cycle after its last beat, and blocks the input until it is taken: one packet
+    per `PACKET_BYTES / bus_bytes + 3` cycles.
 
     Members
     -------
@@ -38,14 +38,12 @@ class PacketAssembler(wiring.Component):
         m.submodules.crc = crc = Crc32(self._bus_bits)
         beat = Signal(range(self._beats))
         complete = Signal()
+        checked = Signal()
         taken = self.i.valid & self.i.ready
         bits = self.o.payload.bits
-        m.d.comb += [
-            self.i.ready.eq(~complete),
-            crc.valid.eq(taken),
-            crc.first.eq(beat == 0),
-            crc.word.eq(self.i.payload),
-        ]
+        m.d.comb += [self.i.ready.eq(~complete), crc.word.eq(bits[-self._bus_bits :])]
+        # the checksum follows a cycle behind: beats come from a block RAM, late in their cycle
+        m.d.sync += [crc.valid.eq(taken), crc.first.eq(beat == 0), checked.eq(complete)]
         with m.If(taken):
             m.d.sync += [
                 bits.eq(Cat(bits[self._bus_bits :], self.i.payload)),
@@ -54,6 +52,6 @@ class PacketAssembler(wiring.Component):
             ]
         with m.Elif(self.o.valid & self.o.ready):
             m.d.sync += [complete.eq(0), self.o.valid.eq(0)]
-        with m.Elif(complete):
+        with m.Elif(complete & checked):
             m.d.sync += [self.o.valid.eq(1), self.o.payload.intact.eq(crc.intact)]
         return m

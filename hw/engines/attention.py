@@ -78,19 +78,20 @@ class OuterProducts(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         form = outer_format(self._config)
-        centred, k, v = self._centre(m, form)
         step, multiply = Signal(range(self._steps)), Signal()
+        centred, k, v = self._centre(m, form, multiply)
         m.d.comb += self.busy.eq(centred | multiply)
         with m.If(centred & self.products):
             m.d.sync += [multiply.eq(1), step.eq(0)]
         with m.Elif(multiply):
             m.d.sync += [multiply.eq(step != self._steps - 1), step.eq(step + 1)]
-        self._add_products(m, step, multiply, self._multiply(m, platform, form, k, v, step, multiply))
+        self._add_products(m, step, multiply, self._multiply(m, platform, form, k, v, multiply))
         self._add_keys(m, centred, k)
         return m
 
-    def _centre(self, m: Module, form: Packing) -> tuple[Signal, list[Signal], list[Signal]]:
-        """Take a token. Returns when it is centred, and then the registers of k' and of packed v'."""
+    def _centre(self, m: Module, form: Packing, multiply: Signal) -> tuple[Signal, list[Signal], list[Signal]]:
+        """Take a token. Returns when it is centred, and then the registers of k', those of the next step first, and of
+        packed v'."""
         config, lanes, group = self._config, range(self._config.in_lanes), form.counts[0]
         left, centred = Signal(range(self._steps)), Signal()
         taken = self.valid & self.ready
@@ -108,6 +109,8 @@ class OuterProducts(wiring.Component):
         v = [Signal(form.a_shape, name=f"v{i}", reset_less=True) for i in lanes[::group]]
         difference = [Signal(form.a, name=f"difference{i}") for i in range(len(v) * group)]  # beyond Ti: 0
         m.d.comb += [difference[i].eq(raw_v[i] - self.zero) for i in lanes]
+        with m.If(multiply):
+            m.d.sync += [this.eq(following) for this, following in zip(k, k[self._config.key_group :])]
         with m.If(centred):
             m.d.sync += [k[i].eq(Mux(raw_k[i] > self.zero, raw_k[i] - self.zero, 0)) for i in lanes]
             with m.If(self.products):
@@ -121,13 +124,11 @@ class OuterProducts(wiring.Component):
         form: Packing,
         k: list[Signal],
         v: list[Signal],
-        step: Value,
         enable: Value,
     ) -> list[list[Value]]:
         """The products of the keys of a step, by key and value, one cycle later."""
         keys, j_count = self._config.key_group, form.counts[1]
-        selected = [Array(k[key::keys])[step] for key in range(keys)]
-        selected += [Const(0, form.b)] * (-keys % j_count)
+        selected = [*k[:keys], *[Const(0, form.b)] * (-keys % j_count)]
         products: list[list[Value]] = [[] for _ in selected]
         for first in range(0, keys, j_count):
             factor = Signal(form.b_shape, name=f"factor{first}")
@@ -300,7 +301,7 @@ class StateWriter(wiring.Component):
         """Scale one group: lane 0 also takes the row sums, with the bias of pooling."""
         lanes, acc_bits = len(self.state.data), self._config.acc_bits
         scaled = self.row.as_value().word_select(group[: log2(len(self.row) // lanes)], lanes * acc_bits)
-        bias = Mux(info.pool, info.sum_bias, 0).as_signed()
+        bias = Mux(info.pool, info.sum_bias, 0).as_signed()  # pooling has sums only
         multiplier, shift, codes = Signal(16, reset_less=True), Signal.like(info.state_shift, reset_less=True), []
         tags = [tag, *(Signal(self._tag_layout, name=f"tag{i}") for i in range(1 + Scaler.latency))]
         for earlier, later in zip(tags, tags[1:]):
@@ -314,12 +315,11 @@ class StateWriter(wiring.Component):
             ]
         for i in range(lanes):
             x_bits = max(acc_bits, numerics.BIAS_BITS) + 1 if i == 0 else acc_bits
-            m.submodules[f"scaler{i}"] = scaler = Scaler(x_bits, 16, CODE_BITS, self._config.engine_multiplier)
+            m.submodules[f"scaler{i}"] = scaler = Scaler(x_bits, 16, CODE_BITS, self._config.scaler_multiplier)
             x = Signal(signed(x_bits), name=f"x{i}", reset_less=True)
             with m.If(tag.valid):
-                m.d.sync += x.eq(
-                    Mux(is_sum, self.sum + bias if i == 0 else 0, scaled.word_select(i, acc_bits).as_signed())
-                )
+                state = scaled.word_select(i, acc_bits).as_signed()
+                m.d.sync += x.eq(Mux(is_sum, self.sum, state) + bias if i == 0 else Mux(is_sum, 0, state))
             m.d.comb += [
                 scaler.valid.eq(tags[1].valid),
                 scaler.x.eq(x),

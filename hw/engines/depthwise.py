@@ -90,7 +90,7 @@ class DepthwiseEngine(wiring.Component):
 
     Cycles per block, with K = ceil(P / dw_pixels) and T = rows * groups_per_row: the largest of
     - passes * T * max(K, stride), the multipliers and the reads (at least 3 cycles per pass),
-    - T * K * dw_subblocks, the drain,
+    - T * K * dw_subblocks, the drain (and a cycle per instruction),
     - its stream words, the parameters (and 3 cycles per instruction).
     The next instruction follows at once, or two cycles later where multipliers and reads are equally busy. An idle
     engine needs the time of its blocks, the stream words of the table and of the first block, the drain of all

@@ -47,7 +47,7 @@ class BeatWalk(wiring.Component):
 
     Members
     -------
-    body : instructions; one is taken when the beats of the last one are done
+    body : instructions; one is taken in the second cycle after the last beat of the one before
     active : `beat` is valid; `step` goes on to the next one
     address : of the beat in the accumulators
     group_begin, block_begin : first beat of its subblock, of its block
@@ -96,7 +96,7 @@ class BeatWalk(wiring.Component):
             self.beat.table.eq(body.requant.operand == OperandMode.TABLE),
             self.beat.table_bank.eq(body.requant.table_bank),
             next_block_column.eq(block_column + body.groups_per_row),
-            self.body.ready.eq(~self.active | (self.step & self.beat.last)),
+            self.body.ready.eq(~self.active),
             take.eq(self.body.valid & self.body.ready),
         ]
         with m.If(self.step):

@@ -178,9 +178,9 @@ class Unroller(wiring.Component):
         body = Signal(LoadBody)
         active = Signal()
         rows_to_begin = Signal(10)
-        word = Signal((WINDOW_STEP * config.pixels + STEM_TAPS - WINDOW_STEP) * config.act_bits, reset_less=True)
-        word_valid = Signal()
-        word_taken = Signal()
+        word_codes = WINDOW_STEP * config.pixels + STEM_TAPS - WINDOW_STEP
+        # of two words, so that the scratchpad's answer ends here
+        m.submodules.words = words = fifo.SyncFIFO(width=word_codes * config.act_bits, depth=2)
 
         m.d.comb += self.body.ready.eq(~active)
         with m.If(self.body.valid & self.body.ready):
@@ -190,13 +190,13 @@ class Unroller(wiring.Component):
                 active.eq(1),
             ]
 
-        in_row, starved = self._shift_register(m, body, active & (rows_to_begin != 0), word, word_valid, word_taken)
-        self._write_words(m, body, word, word_valid, word_taken)
+        in_row, starved = self._shift_register(m, body, active & (rows_to_begin != 0), words)
+        self._write_words(m, body, words)
 
         with m.If(self.rows.valid & self.rows.ready):
             m.d.sync += rows_to_begin.eq(rows_to_begin - 1)
         finished = Signal()
-        m.d.comb += finished.eq(active & (rows_to_begin == 0) & ~in_row & ~word_valid)
+        m.d.comb += finished.eq(active & (rows_to_begin == 0) & ~in_row & ~words.r_rdy)
         with m.If(finished):
             m.d.sync += active.eq(0)
         m.d.sync += self.done.eq(finished)
@@ -210,13 +210,7 @@ class Unroller(wiring.Component):
         return m
 
     def _shift_register(
-        self,
-        m: Module,
-        body: data.View,
-        more_rows: Value,
-        word: Signal,
-        word_valid: Signal,
-        word_taken: Value,
+        self, m: Module, body: data.View, more_rows: Value, words: fifo.SyncFIFO
     ) -> tuple[Value, Value]:
         """Rows and beats in, words out. Returns whether a row is in progress, and whether it waits for memory."""
         config = self._config
@@ -233,11 +227,13 @@ class Unroller(wiring.Component):
         row_ends = Signal()
         m.d.comb += [
             push.eq(room & (self.pixels.valid | ~from_memory)),
-            pop.eq(in_row & (fill >= self._step) & (~word_valid | word_taken)),
+            pop.eq(in_row & (fill >= self._step) & words.w_rdy),
             row_ends.eq(pop & (words_left == 1)),
+            words.w_en.eq(pop),
+            words.w_data.eq(codes),
             # bytes that no window needs are dropped between rows
             self.pixels.ready.eq(from_memory & (room | ~in_row)),
-            self.rows.ready.eq(more_rows & ~from_memory & (~in_row | row_ends)),
+            self.rows.ready.eq(more_rows & ~from_memory & ~in_row),  # not with the last word: the way is long enough
         ]
 
         pushed = Signal.like(codes)
@@ -251,10 +247,8 @@ class Unroller(wiring.Component):
             ]
         with m.If(self.pixels.valid & self.pixels.ready):
             m.d.sync += beats_left.eq(beats_left - 1)
-        with m.If(word_taken):
-            m.d.sync += word_valid.eq(0)
         with m.If(pop):
-            m.d.sync += [word.eq(codes), word_valid.eq(1), words_left.eq(words_left - 1)]
+            m.d.sync += words_left.eq(words_left - 1)
         with m.If(row_ends):
             m.d.sync += in_row.eq(0)
         with m.If(self.rows.valid & self.rows.ready):
@@ -303,7 +297,7 @@ class Unroller(wiring.Component):
             aligned = shifted
         return aligned
 
-    def _write_words(self, m: Module, body: data.View, word: Signal, word_valid: Signal, word_taken: Signal) -> None:
+    def _write_words(self, m: Module, body: data.View, words: fifo.SyncFIFO) -> None:
         """Write the blocks of each word, [output row][kernel row][pixel group][block]."""
         config = self._config
         destination = self.destination
@@ -318,13 +312,13 @@ class Unroller(wiring.Component):
         written = Signal()
         last_block = block == config.stem_blocks - 1
         m.d.comb += [
-            destination.valid.eq(word_valid),
+            destination.valid.eq(words.r_rdy),
             destination.pad.eq(body.destination.pad),
             destination.address.eq(address),
-            destination.data.eq(self._lanes(word, block)),
+            destination.data.eq(self._lanes(words.r_data, block)),
             destination.mask.eq(~0),
             written.eq(destination.valid & destination.ready),
-            word_taken.eq(written & last_block),
+            words.r_en.eq(written & last_block),
         ]
 
         following_row = next_row(body.destination, row, last_row(m, body.destination))

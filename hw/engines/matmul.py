@@ -25,7 +25,7 @@ from hw.engines.matmul_table import TableLoader
 from hw.engines.matmul_tasks import MatmulTasks
 from hw.engines.matmul_writer import ResultWriter
 from hw.engines.tile_loader import Phase, TileLoader
-from hw.interfaces import PAD_READ_LATENCY, EngineStatus, InstructionPort, PadRead, PadWrite, StateRead
+from hw.interfaces import MATMUL_READ_LATENCY, EngineStatus, InstructionPort, PadRead, PadWrite, StateRead
 
 __all__ = ["MatmulActivity", "MatmulEngine"]
 
@@ -57,7 +57,7 @@ class MatmulEngine(wiring.Component):
     - An output tile is drained while the next one is computed, in T * b cycles per channel group, at least 2, and at
       least R + 2 for the last group; b = `slices` if `wide`, else 1.
     - The first pass begins max(4, 1 + R + W) cycles after the instruction was taken; the first beat of the drain
-      follows 5 + the latency of `DotProducts` cycles after the last word of its tile; `done` comes 15 + b cycles after
+      follows 5 + the latency of `DotProducts` cycles after the last word of its tile; `done` comes 16 + b cycles after
       the last beat.
     - A table takes its words from the stream, one per cycle, and is written in 2**table_index_bits / 4 cycles from the
       moment when its bank is free; only the first beat of its instruction waits for that.
@@ -147,7 +147,7 @@ class MatmulEngine(wiring.Component):
 
     def _compute(self, m: Module, front: FrontEnd, array: MacArray, accumulators: Accumulators, drain: Drain) -> None:
         """Words go through the array to the accumulators; what belongs to them waits as long."""
-        assert TileLoader.WRITE_DELAY == PAD_READ_LATENCY  # the tile and its first word meet at the array
+        assert TileLoader.WRITE_DELAY == MATMUL_READ_LATENCY  # the tile and its first word meet at the array
         m.d.comb += [
             self.source.valid.eq(front.issue),
             self.source.pad.eq(front.pad),
@@ -156,7 +156,7 @@ class MatmulEngine(wiring.Component):
             array.valid.eq(self.source.data_valid),
         ]
         valid, take, zero, slot = front.issue, front.take, front.zero, front.slot
-        for stage in range(PAD_READ_LATENCY):
+        for stage in range(MATMUL_READ_LATENCY):
             valid, take, zero, slot = self._delay(m, f"read{stage}", valid, take, zero, slot)
         m.d.comb += [array.swap.eq(valid & take), array.zero.eq(zero)]
         for stage in range(array.latency - Accumulators.PSUM_DELAY):
@@ -171,7 +171,7 @@ class MatmulEngine(wiring.Component):
         ]
         fill = Signal(2)
         m.d.comb += fill.eq((valid & slot.tile_end) << slot.bank)
-        for stage in range(Accumulators.OUTPUT_LATENCY - 1):  # `fill` takes one more to be seen
+        for stage in range(Accumulators.OUTPUT_LATENCY - 2):  # `fill` takes one more to be seen, and reads one to come
             next_fill = Signal(2, name=f"fill_{stage}")
             m.d.sync += next_fill.eq(fill)
             fill = next_fill
@@ -198,15 +198,19 @@ class MatmulEngine(wiring.Component):
         wiring.connect(m, writer.write, wiring.flipped(self.destination))
         divisor_beats = Signal(Drain.LATENCY)
         m.d.sync += divisor_beats.eq((divisor_beats << 1) | drain.divisor)
+        # residual words are requested through a register, and take a cycle longer than accumulators
+        read, divide, bank, address, group = self._delay(
+            m, "drain", drain.read, drain.divide, drain.read_bank, drain.read_address, drain.read_group
+        )
         m.d.comb += [
-            accumulators.read.eq(drain.read),
-            accumulators.read_bank.eq(drain.read_bank),
-            accumulators.read_address.eq(drain.read_address),
-            accumulators.read_group.eq(drain.read_group),
+            accumulators.read.eq(read),
+            accumulators.read_bank.eq(bank),
+            accumulators.read_address.eq(address),
+            accumulators.read_group.eq(group),
             divisors.issue.eq(drain.divisor),
             divisors.valid.eq(divisor_beats[-1]),
-            divisors.read.eq(drain.divide),
-            divisors.address.eq(drain.read_address),
+            divisors.read.eq(read & divide),
+            divisors.address.eq(address),
             drain.divisors_ready.eq(divisors.ready),
             requantizer.valid.eq(drain.valid),
             requantizer.acc.eq(accumulators.read_data),

@@ -10,7 +10,7 @@ from hw.control.descriptors import OperandMode, RequantMode, record_layout
 from hw.engines.countdown import Countdown
 from hw.engines.matmul_tasks import DrainTask
 from hw.engines.matmul_walk import PassCounter, RowRing
-from hw.interfaces import ADDRESS_BITS, PAD_BITS, PAD_READ_LATENCY, PadRead
+from hw.interfaces import ADDRESS_BITS, MATMUL_READ_LATENCY, PAD_BITS, PadRead
 
 __all__ = ["Drain", "Ticket"]
 
@@ -53,7 +53,7 @@ class Drain(wiring.Component):
     valid, records, mode, residual_word.. : the beat after `LATENCY` cycles
     """
 
-    LATENCY = PAD_READ_LATENCY
+    LATENCY = MATMUL_READ_LATENCY
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self._config = config
@@ -89,7 +89,7 @@ class Drain(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         config = self._config
-        assert Accumulators.READ_LATENCY == self.LATENCY
+        assert Accumulators.READ_LATENCY == self.LATENCY - 1  # they are read a cycle after the beat
         m.submodules.counter = counter = PassCounter(config.acc_depth)
         task = Signal(DrainTask)
         active = Signal()
@@ -108,7 +108,8 @@ class Drain(wiring.Component):
         load = Signal()
 
         residual = Signal()
-        ready = self._may_start(m, task, divisors, load) & full.bit_select(bank, 1)
+        leaving = Signal()  # the records of the group
+        ready = self._may_start(m, task, divisors, leaving, load) & full.bit_select(bank, 1)
         spaced = self._spaced(m, beat & task.requant.wide & ~divisors)
         m.d.comb += [
             self.offered.eq(active & (middle | ready) & spaced),
@@ -120,7 +121,7 @@ class Drain(wiring.Component):
             tile_end.eq(group_end & (divisors | last_group | last_subblock)),
             finish.eq(group_end & last_subblock),
             self.release.eq(tile_end << bank),
-            self.task.ready.eq(~active | finish),
+            self.task.ready.eq(~active),
             load.eq(self.task.valid & self.task.ready),
             counter.load.eq(load),
             counter.rows.eq(self.task.payload.rows),
@@ -142,29 +143,29 @@ class Drain(wiring.Component):
                 m.d.sync += [group.eq(Mux(tile_end, 0, group + 1)), *subblocks.step()]
         with m.If(tile_end):
             m.d.sync += bank.eq(~bank)
-        with m.If(self.task.ready):
-            m.d.sync += active.eq(self.task.valid)
+        with m.If(finish):
+            m.d.sync += active.eq(0)
         with m.If(load):
+            m.d.sync += active.eq(1)
             new = self.task.payload
             m.d.sync += [task.eq(new), divisors.eq(new.has_divisors)]
             m.d.sync += residual.eq(~new.has_divisors & (new.requant.operand == OperandMode.RESIDUAL))
             m.d.sync += subblocks.load(new.last_subblock, new.last_subblock == 0)
 
-        self._fetch_records(m, beat & ~middle & ~divisors, finish & ~last_group)
+        self._fetch_records(m, beat & ~middle & ~divisors, finish & ~last_group, leaving)
         lane = self._walk(m, task, counter, load, beat & ~divisors, group_end & ~divisors, finish)
         self._accompany(m, beat & ~divisors, task.requant, lane)
         return m
 
-    def _may_start(self, m: Module, task: data.View, divisors: Signal, load: Signal) -> Signal:
+    def _may_start(self, m: Module, task: data.View, divisors: Signal, leaving: Signal, load: Signal) -> Signal:
         """Everything but accumulators is there for the first beat of a channel group. Tables and divisors are seen one
         cycle late."""
         ready = Signal()
         table_missing = Signal()
         divisors_missing = Signal()
         held_back = Signal()
-        records_ready = self.groups.valid & ~self.groups.ready & ~self.drop
         m.d.comb += [
-            ready.eq((divisors | records_ready) & ~held_back),
+            ready.eq((divisors | (self.groups.valid & ~leaving)) & ~held_back),
             self.use_loaded.eq(table_missing & self.loaded),
             divisors_missing.eq(task.has_divisors & (self.divisor | ~self.divisors_ready)),
         ]
@@ -186,10 +187,16 @@ class Drain(wiring.Component):
             m.d.sync += gap.eq(gap - 1)
         return gap == 0
 
-    def _fetch_records(self, m: Module, first_beat: Signal, rest_dropped: Signal) -> None:
+    def _fetch_records(self, m: Module, first_beat: Signal, rest_dropped: Signal, leaving: Signal) -> None:
         """The records of a group arrive at the requantizer with its first beat, when the group before is through."""
-        m.d.sync += [self.groups.ready.eq(first_beat), self.drop.eq(rest_dropped)]
-        with m.If(self.groups.ready):
+        taken = Signal()
+        m.d.sync += [
+            self.groups.ready.eq(first_beat),
+            self.drop.eq(rest_dropped),
+            leaving.eq(first_beat | rest_dropped),
+            taken.eq(self.groups.ready),
+        ]
+        with m.If(taken):
             m.d.sync += self.records.eq(self.groups.payload)
 
     def _walk(

@@ -23,7 +23,8 @@ class RecordQueue(wiring.Component):
     words : In
         `record_words` stream words per tile.
     groups : Out
-        The records of one group of channels after the other.
+        The records of one group of channels after the other. They are still there in the cycle after they were taken;
+        groups are taken in every second cycle at most.
     drop : In(1)
         Forget the other groups of this tile. The group that is taken in the same cycle is still good.
     """
@@ -49,10 +50,14 @@ class RecordQueue(wiring.Component):
         records = Signal(self._groups * self._group.size, reset_less=True)
         word = Signal(range(self._words + 1))
         left = Signal(range(self._groups))  # groups, beside the one that is ready
+        taken = Signal()
         m.d.comb += [
             fifo.r_en.eq(~self.groups.valid),
             self.groups.payload.eq(records[: self._group.size]),
         ]
+        m.d.sync += taken.eq(self.groups.valid & self.groups.ready)
+        with m.If(taken):
+            m.d.sync += records.eq(Cat(records[self._group.size :]))
         with m.If(fifo.r_en & fifo.r_rdy):
             with m.Switch(word):
                 for w in range(self._words):
@@ -63,8 +68,7 @@ class RecordQueue(wiring.Component):
             with m.If(word == self._words - 1):
                 m.d.sync += [word.eq(0), left.eq(self._groups - 1), self.groups.valid.eq(1)]
         with m.If(self.groups.valid & self.groups.ready):
-            m.d.sync += [left.eq(left - 1), records.eq(Cat(records[self._group.size :]))]
-            m.d.sync += self.groups.valid.eq(left != 0)
+            m.d.sync += [left.eq(left - 1), self.groups.valid.eq(left != 0)]
         with m.If(self.drop):
             m.d.sync += self.groups.valid.eq(0)
         return m

@@ -67,7 +67,7 @@ class MatmulTasks(wiring.Component):
         body = Signal(MatmulBody, reset_less=True)
         held = self.held
         prepared = Signal()
-        taken, popped = Signal(), Signal()
+        taken = Signal()
         new = self.instruction.payload
         m.d.comb += [
             self.instruction.ready.eq((held == 0) & self.load.ready & self.table.ready),
@@ -85,15 +85,11 @@ class MatmulTasks(wiring.Component):
             self.stream.valid.eq(prepared & drains.w_rdy),
             drains.w_en.eq(taken),  # a cycle late, before the next task; the drain begins many cycles later
             drains.w_data.eq(task),
-            # what the drain has taken leaves a cycle late, too: it takes tasks on a long way through all engines
-            self.drain.valid.eq(drains.r_rdy & ~popped),
+            self.drain.valid.eq(drains.r_rdy),
             self.drain.payload.eq(drains.r_data),
-            drains.r_en.eq(popped),
+            drains.r_en.eq(self.drain.ready),
         ]
-        m.d.sync += [
-            taken.eq(prepared & self.stream.ready & drains.w_rdy),
-            popped.eq(self.drain.valid & self.drain.ready),
-        ]
+        m.d.sync += taken.eq(prepared & self.stream.ready & drains.w_rdy)
         with m.If(held == 0):
             with m.If(self.instruction.valid & self.instruction.ready):
                 m.d.sync += [body.eq(new), held.eq(1)]

@@ -2,7 +2,7 @@
 
 from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
-from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from hw.config import AcceleratorConfig
@@ -51,8 +51,11 @@ class ResultWriter(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         config, write = self._config, self.write
-        m.submodules.tickets = tickets = SyncFIFO(width=Ticket.as_shape().size, depth=self._in_flight)
-        m.d.comb += [tickets.w_data.eq(self.ticket), tickets.w_en.eq(self.ticket_valid), tickets.r_en.eq(self.valid)]
+        # a ring that has room for all: nothing to be checked
+        m.submodules.tickets = tickets = Memory(shape=Ticket, depth=1 << (self._in_flight - 1).bit_length(), init=[])
+        came, next_ticket = tickets.write_port(), tickets.read_port(domain="comb")
+        m.d.comb += [came.en.eq(self.ticket_valid), came.data.eq(self.ticket)]
+        m.d.sync += [came.addr.eq(came.addr + self.ticket_valid), next_ticket.addr.eq(next_ticket.addr + self.valid)]
 
         y = Signal(self._y, reset_less=True)
         ticket = Signal(Ticket)
@@ -66,7 +69,7 @@ class ResultWriter(wiring.Component):
             write.address.eq(ticket.address),
         ]
         with m.If(self.valid):
-            m.d.sync += [y.eq(self.y), ticket.eq(tickets.r_data), current.eq(0), write.valid.eq(1)]
+            m.d.sync += [y.eq(self.y), ticket.eq(next_ticket.data), current.eq(0), write.valid.eq(1)]
         with m.Elif(last_slice):
             m.d.sync += write.valid.eq(0)
         with m.Else():

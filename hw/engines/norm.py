@@ -161,13 +161,16 @@ class VectorUnit(wiring.Component):
         partial1, partial2 = Signal.like(self.sum1, reset_less=True), Signal.like(self.sum2, reset_less=True)
         with m.If(self.valid):
             m.d.sync += codes.eq(self.codes)
-        products, style = [], self._config.engine_multiplier
+        products = []
         for i, code in enumerate(codes):
+            factor = Signal(CHANNEL_BITS, name=f"factor{i}", reset_less=True)
             multiple = Signal(len(code) + CHANNEL_BITS, name=f"product{i}", reset_less=True)
+            with m.If(self.valid):
+                m.d.sync += factor.eq(Mux(self.elements, self.channels, self.codes[i]))
             with m.If(valids[0]):
-                m.d.sync += multiple.eq(product(code, Mux(self.elements, self.channels, code), style))
+                m.d.sync += multiple.eq(product(code, factor, self._config.engine_multiplier))
             products.append(multiple)
-            scaler = Scaler(len(multiple) + 1, RSQRT_BITS, ELEMENT_BITS, style)
+            scaler = Scaler(len(multiple) + 1, RSQRT_BITS, ELEMENT_BITS, self._config.scaler_multiplier)
             m.submodules[f"scaler{i}"] = scaler
             m.d.comb += [
                 scaler.valid.eq(valids[2] & self.elements),
@@ -196,7 +199,8 @@ class ReciprocalStd(wiring.Component):
     """r * 2**-(15 + exponent / 2), about 1 / sqrt(n * sum2 - sum1**2 + epsilon), by the table of `quant.numerics`.
 
     The products are made by shifting and adding, one bit per cycle: there are two per instruction. `shift` is the
-    shift of an element's product with r. Inputs hold still from `start`; r and shift hold from `done` to `start`.
+    shift of an element's product with r. Inputs hold still from `start`; shift holds from `done` to `start`, and r from
+    the cycle after `done`: a multiplier follows it, which has no time left behind a block RAM.
     """
 
     @staticmethod
@@ -256,9 +260,8 @@ class ReciprocalStd(wiring.Component):
         m.d.comb += [
             port.en.eq(leading_one.out_valid),
             port.addr.eq(Cat(leading_one.mantissa, leading_one.exponent[0])),
-            self.r.eq(port.data),
         ]
-        m.d.sync += self.done.eq(leading_one.out_valid)
+        m.d.sync += [self.done.eq(leading_one.out_valid), self.r.eq(port.data)]
         with m.If(leading_one.out_valid):
             fraction = numerics.RECIPROCAL_BITS - numerics.NORM_FRACTION_BITS
             m.d.sync += self.shift.eq(fraction + (leading_one.exponent >> 1))

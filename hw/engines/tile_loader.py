@@ -46,7 +46,7 @@ class TileLoader(wiring.Component):
     order of the stream; a consumer never waits for anything that comes later in the stream.
     """
 
-    WRITE_DELAY = 2
+    WRITE_DELAY = 3
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self._config = config
@@ -131,26 +131,33 @@ class TileLoader(wiring.Component):
 
     def _write_tile(self, m: Module, task: data.View, fire: Signal, word: Signal, last_word: Signal) -> Value:
         """Words of the stream wait as long as words of the state buffer take, and until the tile before was taken; then
-        both are registered. Returns whether there is room for a word."""
+        both are registered, twice. Returns whether there is room for a word."""
         valid = Signal()
         index = Signal.like(word)
         last = Signal()
         from_state = Signal()
         payload = Signal(self._config.stream_bits)
-        full = Signal()  # a whole tile has gone on, and was not taken
+        full, next_full = Signal(), Signal()  # a whole tile has gone on, and was not taken
         moves = valid & ~full
         room = ~valid | ~full
         m.d.comb += [
             self.state.enable.eq(fire & task.from_state),
             self.state.word.eq(word),
-            self.tile_ready.eq(full | (valid & last)),
+            next_full.eq(~self.take & (full | (moves & last))),
         ]
-        with m.If(self.take):
-            m.d.sync += full.eq(0)
-        with m.Elif(moves & last):
-            m.d.sync += full.eq(1)
+        m.d.sync += [
+            full.eq(next_full),
+            # what `full | (valid & last)` will be: a long way begins here
+            self.tile_ready.eq(next_full | (Mux(room, fire, valid) & Mux(fire, last_word, last))),
+        ]
 
-        m.d.sync += self.write.valid.eq(moves)
+        word_valid, word_index, word_data = (
+            Signal.like(value, name=f"word_{name}")
+            for name, value in (("valid", valid), ("index", index), ("data", payload))
+        )
+        m.d.sync += [word_valid.eq(moves), self.write.valid.eq(word_valid)]
+        with m.If(word_valid):
+            m.d.sync += [self.write.word.eq(word_index), self.write.data.eq(word_data)]
         with m.If(room):
             m.d.sync += valid.eq(fire)
         with m.If(fire):
@@ -158,8 +165,5 @@ class TileLoader(wiring.Component):
             with m.If(~task.from_state):
                 m.d.sync += payload.eq(self.words.payload)
         with m.If(moves):
-            m.d.sync += [
-                self.write.word.eq(index),
-                self.write.data.eq(Mux(from_state, self.state.data, payload)),
-            ]
+            m.d.sync += [word_index.eq(index), word_data.eq(Mux(from_state, self.state.data, payload))]
         return room

@@ -36,7 +36,8 @@ class RamFifo(wiring.Component):
             read.eq((level != 0) & (~self.o.valid | self.o.ready)),
             self.o.payload.eq(memory.read_data),
         ]
-        m.d.sync += level.eq(level + write - read)
+        with m.If(write ^ read):  # known late: an enable, not a term of the sum
+            m.d.sync += level.eq(level + Mux(write, 1, -1))
         for moved, address in ((write, memory.write_address), (read, memory.read_address)):
             pointer = Signal.like(address)
             m.d.comb += address.eq(pointer)

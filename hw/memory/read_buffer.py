@@ -28,18 +28,18 @@ class ReadBuffer(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         i, o = self.i, self.o
-        held = Signal()  # a second request waits
+        free = Signal(init=1)  # no second request waits
         held_pad, held_address = Signal.like(i.pad), Signal.like(i.address)
-        m.d.comb += [i.ready.eq(~held), i.data.eq(o.data), i.data_valid.eq(o.data_valid)]
+        m.d.comb += [i.ready.eq(free), i.data.eq(o.data), i.data_valid.eq(o.data_valid)]
         with m.If(i.ready):
             m.d.sync += [held_pad.eq(i.pad), held_address.eq(i.address)]
         with m.If(~o.valid | o.ready):
             m.d.sync += [
-                o.valid.eq(i.valid | held),
-                o.pad.eq(Mux(held, held_pad, i.pad)),
-                o.address.eq(Mux(held, held_address, i.address)),
-                held.eq(0),
+                o.valid.eq(i.valid | ~free),
+                o.pad.eq(Mux(free, i.pad, held_pad)),
+                o.address.eq(Mux(free, i.address, held_address)),
+                free.eq(1),
             ]
         with m.Elif(i.valid):
-            m.d.sync += held.eq(1)
+            m.d.sync += free.eq(0)
         return m

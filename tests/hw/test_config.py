@@ -27,6 +27,8 @@ def test_small_engines_multiply_in_logic() -> None:
     assert AcceleratorConfig(logic_engines=True).dw_multiplier is Multipliers.LOGIC
     assert AcceleratorConfig(logic_depthwise=True).dw_multiplier is Multipliers.LOGIC
     assert AcceleratorConfig(logic_depthwise=True).engine_multiplier is Multipliers.PACKED
+    assert AcceleratorConfig(logic_engines=True).scaler_multiplier is Multipliers.PACKED
+    assert AcceleratorConfig(logic_requantizers=True).scaler_multiplier is Multipliers.LOGIC
     assert AcceleratorConfig(logic_requantizers=1).requantizer_multipliers == (Multipliers.PLAIN, Multipliers.LOGIC)
     assert AcceleratorConfig(multiplier="dsp48e2").requantizer_multipliers == (Multipliers.DSP48E2,) * 2
     assert AcceleratorConfig(logic_engines=1).to_json() == AcceleratorConfig(logic_engines=True).to_json()

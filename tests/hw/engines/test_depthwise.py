@@ -270,7 +270,7 @@ def test_cycles(pixels: int, dw_pixels: int, changes: dict, case: Case) -> None:
     blocks, chunks, passes = ceil(case.channels / c.in_lanes), ceil(c.pixels / c.dw_pixels), PASSES[case.kernel]
     compute = passes * max(words(case, c) * max(chunks, case.stride), 3)
     drain = words(case, c) * chunks * c.dw_subblocks
-    busy = max(blocks * compute, blocks * drain, blocks * stream_words(case, c) + 3)
+    busy = max(blocks * compute, blocks * drain + 1, blocks * stream_words(case, c) + 3)
     assert [b - a for a, b in zip(done, done[1:])] == [busy] * 3
     if compute > drain:
         latency = blocks * compute + stream_words(case, c) + drain - words(case, c) * chunks + 29

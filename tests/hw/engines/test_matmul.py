@@ -10,7 +10,7 @@ from hw.config import AcceleratorConfig, Multipliers
 from hw.control.descriptors import OperandMode, record_words
 from hw.engines.mac_array import mac_format
 from hw.engines.matmul_drain import Drain
-from hw.interfaces import PAD_READ_LATENCY
+from hw.interfaces import MATMUL_READ_LATENCY
 from quant.numerics import weight_range
 
 WORDS = 1024
@@ -244,7 +244,7 @@ def predict(c: AcceleratorConfig, instructions: list[Instruction]) -> tuple[list
                     start = max(start, bank_free[0])
                 taken, free = start, start + words
                 streamed += range(start, free)
-            visible = free - 1 + PAD_READ_LATENCY + mac_format(c).latency + Accumulators.OUTPUT_LATENCY
+            visible = free - 2 + MATMUL_READ_LATENCY + mac_format(c).latency + Accumulators.OUTPUT_LATENCY
             groups = min(subblocks, left)
             left -= groups
             first = max(visible, drained, refilled)
@@ -254,6 +254,7 @@ def predict(c: AcceleratorConfig, instructions: list[Instruction]) -> tuple[list
             refilled = (last_group if groups == subblocks else last_beat) + 2
             drained = last_beat + beat
             bank_free = [bank_free[1], last_beat + 1]
+        drained = last_beat + max(beat, 2)  # the next task is taken in between
         done.append(last_beat + Drain.LATENCY + Requantizer.latency + beat)
     return streamed, done
 
