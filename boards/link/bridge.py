@@ -164,6 +164,8 @@ class Executor(wiring.Component):
                     m.next = "FETCH"
                     with m.If(last):
                         m.next = "ANSWER"
+                        with m.If(memory_master.write):
+                            m.d.sync += moved.eq(0)  # the answer to a write has no payload
             with m.State("REGISTER"):
                 m.d.comb += [register_master.start.eq(self.answer.ready), write.data.eq(register_master.read_data)]
                 with m.If(register_master.done):

@@ -47,8 +47,8 @@ def test_every_family_of_devices_is_known() -> None:
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=lambda c: c.name)
 def test_named_sizes_have_a_device(config: AcceleratorConfig) -> None:
-    """`nano` fits an ECP5-85F, `base` and `max` a ZCU102."""
-    device = DEVICES["ecp5-85" if config.name == "nano" else "zu9"]
+    """`nano` fits an ECP5-85F, `femto` an ECP5-25F, `base` and `max` a ZCU102."""
+    device = DEVICES[{"nano": "ecp5-85", "femto": "ecp5-25"}.get(config.name, "zu9")]
     shares = device.shares(estimate_resources(config, device.target).total)
     assert all(share <= 1 for share in shares.values()), shares
 

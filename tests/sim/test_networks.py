@@ -81,13 +81,16 @@ def test_frames_of_a_batch(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "config", [SMALL, WIDE, TALL, ODD, NARROW, CONFIGS["base"], CONFIGS["nano"], CONFIGS["pico"]], ids=lambda c: c.name
+    "config",
+    [SMALL, WIDE, TALL, ODD, NARROW, CONFIGS["base"], CONFIGS["nano"], CONFIGS["pico"], CONFIGS["femto"]],
+    ids=lambda c: c.name,
 )
 @pytest.mark.parametrize("size", [64, 96, 160])
 def test_every_configuration(config: AcceleratorConfig, size: int, tmp_path: Path) -> None:
     """B0 with random weights on configurations that differ in every parameter, under random memory stalls."""
     # The memories of the small configurations are made for smaller images.
-    config = config.replace(pad_words=(4096,) * 4, acc_depth=128 if config.pixels == 1 else 64)
+    words = 4096 if config.in_lanes > 2 else 16384
+    config = config.replace(pad_words=(words,) * 4, acc_depth=128 if config.pixels == 1 else 64)
     network, images = tiny_network(size, seed=size, name="b0", **quantizer_settings(config))
     check(config, network, images[:1], MemoryModel(latency=40, stall=0.1, seed=size), tmp_path)
 

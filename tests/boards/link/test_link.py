@@ -82,6 +82,7 @@ def test_memory_and_registers() -> None:
             data = rng.randbytes(8 * words)
             answer = await bench.ask(ctx, Request(Opcode.WRITE_MEMORY, address, payload=data), sequence)
             assert (answer.status, answer.sequence, answer.address) == (0, sequence, address)
+            assert answer.payload == b""
             assert bench.contents[address : address + len(data)] == data
             address, words = 8 * rng.randrange(400), (18, 1)[sequence]
             answer = await bench.ask(ctx, Request(Opcode.READ_MEMORY, address, words=words), sequence + 100)
