@@ -41,7 +41,7 @@ def _matmul(f: dict, config: AcceleratorConfig) -> Timing:
         left = f["out_subblocks"] - (tile - bool(f.get("from_state"))) * subblocks
         drain = words if divisors else min(left, subblocks) * max(words * beat, 2)
         busy += max(front, drain)
-    return Timing(busy, busy + drain + mac_format(config).latency + 21 + beat)
+    return Timing(busy, busy + drain + mac_format(config).latency + 22 + beat)
 
 
 def _depthwise(f: dict, config: AcceleratorConfig) -> Timing:
@@ -66,12 +66,12 @@ def _attention(f: dict, config: AcceleratorConfig) -> Timing:
     steps = 1 if f.get("pool") else ti // config.key_group
     tokens = f["rows"] * max(pixels * steps, 2 * f["groups_per_row"])  # a token takes two reads
     if f.get("pool"):
-        busy = blocks * (tokens + 1) + (blocks - 1) * max(ti + 1, 5) + ti + 13
+        busy = blocks * (tokens + 1) + (blocks - 1) * max(ti + 1, 5) + ti + 14
         return Timing(busy, busy)
     drains = [ti * (ti // config.state_group + (i % blocks == 0)) for i in range(blocks * blocks)]
-    total = 14 + blocks * blocks * (tokens + 2) + sum(max(d + 1, 6) for d in drains[:-1]) + drains[-1]
+    total = 15 + blocks * blocks * (tokens + 2) + sum(max(d + 1, 6) for d in drains[:-1]) + drains[-1]
     # the next head is taken, and fetches, when the last drain begins
-    return Timing(total - 14 + max(drains[-1] + 1, 9) - drains[-1], total)
+    return Timing(total - 15 + max(drains[-1] + 1, 9) - drains[-1], total)
 
 
 def _norm(f: dict, config: AcceleratorConfig) -> Timing:

@@ -13,6 +13,7 @@ from hw.config import PADS, AcceleratorConfig
 __all__ = [
     "MATMUL_READ_LATENCY",
     "PAD_READ_LATENCY",
+    "RESIDUAL_READ_LATENCY",
     "EngineStatus",
     "InstructionPort",
     "PadRead",
@@ -24,7 +25,9 @@ __all__ = [
 ]
 
 PAD_READ_LATENCY = 2  #: cycles from a granted read request to its data
-MATMUL_READ_LATENCY = PAD_READ_LATENCY + 1  #: the same behind a `ReadPair`
+# the same behind the two ports of a `ReadPair`
+RESIDUAL_READ_LATENCY = PAD_READ_LATENCY + 1
+MATMUL_READ_LATENCY = RESIDUAL_READ_LATENCY + 1
 
 PAD_BITS = (PADS - 1).bit_length()
 ADDRESS_BITS = 16
@@ -39,8 +42,8 @@ class PadRead(wiring.Signature):
     """Read port of a requester.
 
     A request is taken in a cycle where `valid` and `ready` are 1. Its data stands on `data` exactly
-    `PAD_READ_LATENCY` cycles later, in the one cycle where `data_valid` is 1; one cycle later behind a `ReadPair`, and
-    one or more behind a `ReadBuffer`. Data comes in request order.
+    `PAD_READ_LATENCY` cycles later, in the one cycle where `data_valid` is 1; later behind a `ReadPair` or a
+    `ReadBuffer`. Data comes in request order.
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:

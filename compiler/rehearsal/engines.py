@@ -18,7 +18,7 @@ __all__ = ["Loader", "attention", "norm", "store"]
 RECORDS = 10  #: cycles from the last word of a group's records to the group's results
 LOCATE = 2  #: cycles from a taken load instruction to its first command, beside a bit of `first_row` each
 TAKEN_BEFORE_DRAIN = 5  #: cycles from a taken attention instruction to the last drain of the one before
-ATTENTION_TAIL = 13  #: cycles of an attention instruction beside those of its passes
+ATTENTION_TAIL = 14  #: cycles of an attention instruction beside those of its passes
 FIRST_REQUEST = 3  #: cycles from a taken attention instruction to its first read
 
 

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["Matmul"]
 
 PREPARE = 3  #: cycles from a taken instruction to the front end
-LAST_WORD = 5  #: cycles from the last word of an output tile to its first beat, beside the latency of the products
+LAST_WORD = 6  #: cycles from the last word of an output tile to its first beat, beside the latency of the products
 BANKS = 2  #: of the output memory
+RECORDS_LEAVE = 2  #: cycles from the first beat of a tile's last group until the next tile's records leave the queue
 RECORD_TILES = 3  #: output tiles whose records are held, that of the drain included
 NEXT_TASK = 2  #: cycles from the last beat of an instruction to the first one of the next at the earliest
 LAST_BEAT = LATENCY + 3  #: cycles from the last beat to `done`
@@ -68,7 +69,7 @@ class Matmul:
                 taken = max(taken, self._table_free)
             yield taken
             self._queue.start(taken)
-            front = max(taken + PREPARE, self._take + self._pass - 1)
+            front = max(taken + PREPARE, self._take + self._pass)
             prepared = front + 1
             yield from self._passes(instruction, index, taken + 1, front + 1)
 
@@ -84,7 +85,8 @@ class Matmul:
             has_records = not (from_state and tile == 0)
             if has_records:
                 if with_records >= RECORD_TILES and with_records - RECORD_TILES < len(self._last_groups):
-                    self._loaded = max(self._loaded, self._last_groups[with_records - RECORD_TILES])
+                    room = self._last_groups[with_records - RECORD_TILES] + RECORDS_LEAVE
+                    self._loaded = max(self._loaded, room)
                 with_records += 1
                 yield from self._load(self._records)
             for block in range(f["in_blocks"]):

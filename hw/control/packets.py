@@ -53,5 +53,6 @@ class PacketAssembler(wiring.Component):
         with m.Elif(self.o.valid & self.o.ready):
             m.d.sync += [complete.eq(0), self.o.valid.eq(0)]
         with m.Elif(complete & checked):
-            m.d.sync += [self.o.valid.eq(1), self.o.payload.intact.eq(crc.intact)]
+            m.d.sync += self.o.valid.eq(1)
+        m.d.sync += self.o.payload.intact.eq(crc.intact)  # holds as long as no beat comes
         return m

@@ -221,7 +221,7 @@ class StateWriter(wiring.Component):
     done : 1 for one cycle when the last result of an instruction has been written
     """
 
-    latency = 2 + Scaler.latency  #: cycles from reading an accumulator to the write port
+    latency = 3 + Scaler.latency  #: cycles from reading an accumulator to the write port
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self._config = config
@@ -298,30 +298,38 @@ class StateWriter(wiring.Component):
     def _scale(
         self, m: Module, info: data.View, group: Value, is_sum: Value, tag: data.View
     ) -> tuple[list[Value], data.View]:
-        """Scale one group: lane 0 also takes the row sums, with the bias of pooling."""
+        """Scale one group: lane 0 also takes the row sums, with the bias of pooling, which is added in a stage of its
+        own."""
         lanes, acc_bits = len(self.state.data), self._config.acc_bits
         scaled = self.row.as_value().word_select(group[: log2(len(self.row) // lanes)], lanes * acc_bits)
         bias = Mux(info.pool, info.sum_bias, 0).as_signed()  # pooling has sums only
         multiplier, shift, codes = Signal(16, reset_less=True), Signal.like(info.state_shift, reset_less=True), []
-        tags = [tag, *(Signal(self._tag_layout, name=f"tag{i}") for i in range(1 + Scaler.latency))]
+        was_sum = Signal(reset_less=True)
+        tags = [tag, *(Signal(self._tag_layout, name=f"tag{i}") for i in range(2 + Scaler.latency))]
         for earlier, later in zip(tags, tags[1:]):
             m.d.sync += later.valid.eq(earlier.valid)
             with m.If(earlier.valid):
                 m.d.sync += later.eq(earlier)
         with m.If(tag.valid):
+            m.d.sync += was_sum.eq(is_sum)
+        with m.If(tags[1].valid):
             m.d.sync += [
-                multiplier.eq(Mux(is_sum, info.sum_multiplier, info.state_multiplier)),
-                shift.eq(Mux(is_sum, info.sum_shift, info.state_shift)),
+                multiplier.eq(Mux(was_sum, info.sum_multiplier, info.state_multiplier)),
+                shift.eq(Mux(was_sum, info.sum_shift, info.state_shift)),
             ]
         for i in range(lanes):
             x_bits = max(acc_bits, numerics.BIAS_BITS) + 1 if i == 0 else acc_bits
             m.submodules[f"scaler{i}"] = scaler = Scaler(x_bits, 16, CODE_BITS, self._config.scaler_multiplier)
+            chosen = Signal(signed(acc_bits), name=f"chosen{i}", reset_less=True)
             x = Signal(signed(x_bits), name=f"x{i}", reset_less=True)
             with m.If(tag.valid):
-                state = scaled.word_select(i, acc_bits).as_signed()
-                m.d.sync += x.eq(Mux(is_sum, self.sum, state) + bias if i == 0 else Mux(is_sum, 0, state))
+                m.d.sync += chosen.eq(
+                    Mux(is_sum, self.sum if i == 0 else 0, scaled.word_select(i, acc_bits).as_signed())
+                )
+            with m.If(tags[1].valid):
+                m.d.sync += x.eq(chosen + bias if i == 0 else chosen)
             m.d.comb += [
-                scaler.valid.eq(tags[1].valid),
+                scaler.valid.eq(tags[2].valid),
                 scaler.x.eq(x),
                 scaler.multiplier.eq(multiplier),
                 scaler.shift.eq(shift),

@@ -53,11 +53,12 @@ class MatmulEngine(wiring.Component):
     Cycles, with T = rows * groups_per_row, and R, W stream words of the records and of a weight tile:
 
     - A pass of T words begins max(T, MIN_REVISIT, W) cycles after the one before, and the first one of an output tile
-      max(T, MIN_REVISIT, R + W), while parameters come without a pause; also from one instruction to the next.
+      max(T, MIN_REVISIT, R + W), while parameters come without a pause; after the last one of an instruction,
+      T + 1 cycles in place of T.
     - An output tile is drained while the next one is computed, in T * b cycles per channel group, at least 2, and at
       least R + 2 for the last group; b = `slices` if `wide`, else 1.
     - The first pass begins max(4, 1 + R + W) cycles after the instruction was taken; the first beat of the drain
-      follows 5 + the latency of `DotProducts` cycles after the last word of its tile; `done` comes 16 + b cycles after
+      follows 6 + the latency of `DotProducts` cycles after the last word of its tile; `done` comes 16 + b cycles after
       the last beat.
     - A table takes its words from the stream, one per cycle, and is written in 2**table_index_bits / 4 cycles from the
       moment when its bank is free; only the first beat of its instruction waits for that.

@@ -10,7 +10,7 @@ from hw.control.descriptors import OperandMode, RequantMode, record_layout
 from hw.engines.countdown import Countdown
 from hw.engines.matmul_tasks import DrainTask
 from hw.engines.matmul_walk import PassCounter, RowRing
-from hw.interfaces import ADDRESS_BITS, MATMUL_READ_LATENCY, PAD_BITS, PadRead
+from hw.interfaces import ADDRESS_BITS, PAD_BITS, RESIDUAL_READ_LATENCY, PadRead
 
 __all__ = ["Drain", "Ticket"]
 
@@ -53,7 +53,7 @@ class Drain(wiring.Component):
     valid, records, mode, residual_word.. : the beat after `LATENCY` cycles
     """
 
-    LATENCY = MATMUL_READ_LATENCY
+    LATENCY = RESIDUAL_READ_LATENCY
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self._config = config

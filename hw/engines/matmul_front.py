@@ -32,7 +32,7 @@ class FrontEnd(wiring.Component):
 
     A pass begins when its weight tile is ready, `MIN_REVISIT` cycles after the pass before at the earliest, and, if it
     is the last of its output tile, when that bank of the output memory is free. Then it takes a word in every cycle.
-    Passes, output tiles, and instructions follow each other without gaps.
+    Passes and output tiles follow each other without gaps, instructions with a cycle in between.
 
     Members
     -------
@@ -85,7 +85,7 @@ class FrontEnd(wiring.Component):
             self.take.eq(self.issue & ~middle),
             pass_end.eq(self.issue & counter.pass_end),
             tile_end.eq(pass_end & last_block),
-            self.task.ready.eq(~active | (tile_end & last_tile)),
+            self.task.ready.eq(~active),
             load.eq(self.task.valid & self.task.ready),
             counter.load.eq(load),
             counter.rows.eq(self.task.payload.rows),
@@ -103,8 +103,10 @@ class FrontEnd(wiring.Component):
             m.d.sync += middle.eq(~counter.pass_end)
         with m.If(tile_end):
             m.d.sync += bank.eq(~bank)
-        with m.If(self.task.ready):
-            m.d.sync += active.eq(self.task.valid)
+        with m.If(tile_end & last_tile):
+            m.d.sync += active.eq(0)
+        with m.If(load):
+            m.d.sync += active.eq(1)
         self._sequence(m, counter, load, pass_end, last_block, last_tile)
         return m
 

@@ -105,7 +105,8 @@ class RowRing(wiring.Component):
             with m.Elif(self.row_end):
                 m.d.sync += [
                     self.address.eq(next_row + self.offset),
-                    next_row.eq(next_row + Mux(next_row >= ring.threshold, ring.wrap, ring.stride)),
+                    # sums beside the comparison, not behind it
+                    next_row.eq(Mux(next_row >= ring.threshold, next_row + ring.wrap, next_row + ring.stride)),
                 ]
             with m.Else():
                 m.d.sync += self.address.eq(self.address + 1)

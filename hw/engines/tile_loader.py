@@ -46,7 +46,7 @@ class TileLoader(wiring.Component):
     order of the stream; a consumer never waits for anything that comes later in the stream.
     """
 
-    WRITE_DELAY = 3
+    WRITE_DELAY = 4
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self._config = config
@@ -131,7 +131,7 @@ class TileLoader(wiring.Component):
 
     def _write_tile(self, m: Module, task: data.View, fire: Signal, word: Signal, last_word: Signal) -> Value:
         """Words of the stream wait as long as words of the state buffer take, and until the tile before was taken; then
-        both are registered, twice. Returns whether there is room for a word."""
+        both pass registers, until the tile before is in use. Returns whether there is room for a word."""
         valid = Signal()
         index = Signal.like(word)
         last = Signal()
@@ -151,19 +151,18 @@ class TileLoader(wiring.Component):
             self.tile_ready.eq(next_full | (Mux(room, fire, valid) & Mux(fire, last_word, last))),
         ]
 
-        word_valid, word_index, word_data = (
-            Signal.like(value, name=f"word_{name}")
-            for name, value in (("valid", valid), ("index", index), ("data", payload))
-        )
-        m.d.sync += [word_valid.eq(moves), self.write.valid.eq(word_valid)]
-        with m.If(word_valid):
-            m.d.sync += [self.write.word.eq(word_index), self.write.data.eq(word_data)]
         with m.If(room):
             m.d.sync += valid.eq(fire)
         with m.If(fire):
             m.d.sync += [index.eq(word), last.eq(last_word), from_state.eq(task.from_state)]
             with m.If(~task.from_state):
                 m.d.sync += payload.eq(self.words.payload)
-        with m.If(moves):
-            m.d.sync += [word_index.eq(index), word_data.eq(Mux(from_state, self.state.data, payload))]
+        moved, number, data_word = moves, index, Mux(from_state, self.state.data, payload)
+        for stage in range(1, self.WRITE_DELAY):
+            later = [Signal.like(value, name=f"write{stage}_{i}") for i, value in enumerate((valid, index, payload))]
+            m.d.sync += later[0].eq(moved)
+            with m.If(moved):
+                m.d.sync += [later[1].eq(number), later[2].eq(data_word)]
+            moved, number, data_word = later
+        m.d.comb += [self.write.valid.eq(moved), self.write.word.eq(number), self.write.data.eq(data_word)]
         return room

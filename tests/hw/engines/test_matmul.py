@@ -227,6 +227,7 @@ def predict(c: AcceleratorConfig, instructions: list[Instruction]) -> tuple[list
     streamed, done = [], []
     accepted = active = loaded = taken = free = drained = refilled = 0
     bank_free = [0, 0]  # of the tiles before
+    room = [0, 0, 0]  # for records: those of three tiles are held
     for instruction in instructions:
         f = instruction.body
         words, left = f["rows"] * f["groups_per_row"], f["out_subblocks"]
@@ -235,7 +236,7 @@ def predict(c: AcceleratorConfig, instructions: list[Instruction]) -> tuple[list
         loaded = accepted + 1
         active = max(accepted + 4, free)
         for _ in range(f["out_tiles"]):
-            loaded += record
+            loaded = max(loaded, room[0]) + record
             refilled = max(loaded + 1, refilled + record)
             for block in range(f["in_blocks"]):
                 loaded = max(loaded, taken) + tile
@@ -252,9 +253,10 @@ def predict(c: AcceleratorConfig, instructions: list[Instruction]) -> tuple[list
             last_beat = last_group + (words - 1) * beat
             # the last records are taken, or dropped with the last beat, one cycle later
             refilled = (last_group if groups == subblocks else last_beat) + 2
+            room = [*room[1:], refilled + 1]
             drained = last_beat + beat
             bank_free = [bank_free[1], last_beat + 1]
-        drained = last_beat + max(beat, 2)  # the next task is taken in between
+        free, drained = free + 1, last_beat + max(beat, 2)  # the next task is taken in between
         done.append(last_beat + Drain.LATENCY + Requantizer.latency + beat)
     return streamed, done
 
