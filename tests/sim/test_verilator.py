@@ -28,14 +28,6 @@ async def counts(dut):
 """
 
 
-@pytest.fixture
-def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*arguments: object) -> None:
-        raise AssertionError("compiled again")
-
-    monkeypatch.setattr(verilator, "_compile", refuse)
-
-
 def test_build_and_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "counts.py").write_text(TEST_MODULE)
     monkeypatch.syspath_prepend(tmp_path)
@@ -45,13 +37,18 @@ def test_build_and_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         simulator.run("counts", tmp_path, plusargs={"expected": 9})
 
 
-def test_unchanged_sources_are_not_compiled(no_compiler: None) -> None:
-    assert build({"counter.v": COUNTER}, "counter").folder.exists()
+def test_unchanged_sources_are_not_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> None:
+        raise AssertionError("compiled again")
+
+    built = build({"counter.v": COUNTER}, "counter", cache=tmp_path)
+    monkeypatch.setattr(verilator, "_compile", refuse)
+    assert build({"counter.v": COUNTER}, "counter", cache=tmp_path).folder == built.folder
     for changed in ({"parameters": {"START": 4}}, {"random_reset": True}, {"wave_format": "vcd"}):
         with pytest.raises(AssertionError, match="compiled again"):
-            build({"counter.v": COUNTER}, "counter", **changed)
+            build({"counter.v": COUNTER}, "counter", cache=tmp_path, **changed)
     with pytest.raises(AssertionError, match="compiled again"):
-        build({"counter.v": COUNTER.replace("+ 1", "+ 2")}, "counter")
+        build({"counter.v": COUNTER.replace("+ 1", "+ 2")}, "counter", cache=tmp_path)
 
 
 def test_error_shows_the_log(tmp_path: Path) -> None:
