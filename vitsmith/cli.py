@@ -139,6 +139,8 @@ def train(
     options = {"schedule": schedule, "minutes": minutes, "rate": rate, "batch": batch, "seed": seed}
     options |= {"data": data, "precision": precision, "device": device}
     options |= {"start": start, "bits": bits, "rectify": rectify, "guidance": guidance} if bits else {"model": model}
+    if bits:
+        options |= {"map-scales": map_scales, "head-scales": head_scales}
     words = [f"--{name} {value}" for name, value in options.items() if value is not None]
     flags = {"teacher": teacher, "through-integers": through_integers}
     command = " ".join(["vitsmith train", *words, *(f"--{name}" for name, on in flags.items() if on)])
@@ -308,10 +310,9 @@ def training_ablation(
     """Measure what rectification and distillation are worth in training with few bits: table, picture, and JSON."""
     from vitsmith.training_ablation import training_ablation_stage
 
-    words = [
-        f"vitsmith training-ablation {start} --schedule {schedule} --seeds {seeds} --batch {batch} --images {images}"
-    ]
-    command = " ".join([*words, *(f"--bits {width}" for width in bits or [])])
+    options = {"schedule": schedule, "seeds": seeds, "batch": batch, "images": images, "device": device}
+    words = [f"--{name} {value}" for name, value in options.items()]
+    command = " ".join([f"vitsmith training-ablation {start}", *words, *(f"--bits {width}" for width in bits or [])])
     with console.progress_bar("training ablation") as progress:
         document = training_ablation_stage(
             out, start, schedule=schedule, bits=bits or (4, 2), seeds=seeds, minutes=minutes, batch=batch,
