@@ -320,7 +320,7 @@ CONFIGS = {
         AcceleratorConfig(
             name="femto", pixels=1, in_lanes=2, out_lanes=4, dw_pixels=1, requant_channels=1, bus_bits=32, bus_ports=1,
             dw_requant_channels=1, norm_channels=1, attention_keys=1, address_bits=25, stream_bits=32, acc_depth=64,
-            weight_buffer_words=256, parameter_buffer_words=64, pad_words=(6144,) * 4, state_tiles=64,
+            weight_buffer_words=256, parameter_buffer_words=64, pad_words=(8192, 8192, 4096, 4096), state_tiles=64,
             queue_depth=0, state_lanes=1, multiplier=Multipliers.PLAIN, logic_depthwise=True,
         ),
         # fills a ZCU102: twice the MAC array and its requantizers, the depthwise engine of `base`

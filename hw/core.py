@@ -126,6 +126,7 @@ class Core(wiring.Component):
                 packets.ready.eq(queue.i.ready),
                 queue.begin.eq(self.begin),
                 queue.halt.eq(self.halt),
+                queue.reached.eq(sequencer.reached),
                 queue.events.eq(self.events),
                 self.events[engine].eq(queue.completed),
                 self.held[engine].eq(queue.held),

@@ -20,8 +20,9 @@ __all__ = [
     "PadWrite",
     "StateRead",
     "StateWrite",
-    "write_mask",
+    "pad_address_bits",
     "pad_word_layout",
+    "write_mask",
 ]
 
 PAD_READ_LATENCY = 2  #: cycles from a granted read request to its data
@@ -30,7 +31,12 @@ RESIDUAL_READ_LATENCY = PAD_READ_LATENCY + 1
 MATMUL_READ_LATENCY = RESIDUAL_READ_LATENCY + 1
 
 PAD_BITS = (PADS - 1).bit_length()
-ADDRESS_BITS = 16
+ADDRESS_BITS = 16  #: of scratchpads, at most
+
+
+def pad_address_bits(config: AcceleratorConfig) -> int:
+    """Bits of an address of the largest scratchpad: engines need not calculate more."""
+    return (max(config.pad_words) - 1).bit_length()
 
 
 def pad_word_layout(config: AcceleratorConfig) -> data.ArrayLayout:

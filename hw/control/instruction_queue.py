@@ -12,6 +12,8 @@ from hw.memory.parameter_stream import stream_fetch
 
 __all__ = ["InstructionQueue", "event_counts", "reached"]
 
+OUTSTANDING_BITS = 8  #: of counts of instructions that have not completed: more than a queue and its engine hold
+
 
 def event_counts() -> data.ArrayLayout:
     """Event counters of all engines, or the counts that an instruction waits for."""
@@ -31,6 +33,9 @@ class InstructionQueue(wiring.Component):
     With a `fetch` port, instructions are taken in every second cycle. Once an awaited count was reached, that is
     remembered, so that `instruction` is not withdrawn but by `halt`.
 
+    Without a FIFO, a count is reached when its instruction comes, or becomes equal to the awaited one later. So there
+    are no differences, and only low bits, because programs wait for instructions that came before.
+
     Parameters
     ----------
     body : layout of the engine's instructions; with `stream_address` and `stream_words`, there is a `fetch` port
@@ -39,6 +44,7 @@ class InstructionQueue(wiring.Component):
     -------
     i : instructions in program order
     instruction : to the engine
+    reached : engines whose counts, as the instruction on `i` awaits them, are reached in this cycle; without a FIFO
     events : event counts of all engines
     completed : event count of this engine
     program_base : added to stream addresses
@@ -57,6 +63,7 @@ class InstructionQueue(wiring.Component):
         ports = {
             "i": In(stream.Signature(self._layout)),
             "instruction": Out(InstructionPort(body)),
+            "reached": In(len(Engine)),
             "events": In(event_counts()),
             "completed": Out(WAIT_BITS),
             "begin": In(1),
@@ -75,8 +82,8 @@ class InstructionQueue(wiring.Component):
         sent_for = self._fetch(m) if self._has_stream else Const(1)
         self._offer(m, self._wait(m, sent_for))
 
-        came = Signal(WAIT_BITS)
-        m.d.comb += self.idle.eq(came == self.completed)
+        came = Signal(OUTSTANDING_BITS)
+        m.d.comb += self.idle.eq(came == self.completed[:OUTSTANDING_BITS])
         with m.If(self.begin):
             m.d.sync += [came.eq(0), self.completed.eq(0)]
         with m.Else():
@@ -139,9 +146,20 @@ class InstructionQueue(wiring.Component):
             taken.eq(port.valid & port.ready),
             first.ready.eq(~held | taken),
         ]
+        now_over = self._reached(m, first, head.waits)
         with m.If(first.ready):
             m.d.sync += [held.eq(first.valid), over.eq(0)]
             with m.If(first.valid):
                 m.d.sync += head.eq(first.payload)
         with m.Else():
-            m.d.sync += over.eq(over | reached(self.events, head.waits))
+            m.d.sync += over.eq(over | now_over)
+
+    def _reached(self, m: Module, first: stream.Interface, waits: data.View) -> Value:
+        """Which counts of the instruction at the head are reached, if that was not remembered before."""
+        if self._depth:
+            return reached(self.events, waits)
+        before = Signal(len(Engine))  # when it came
+        with m.If(first.ready & first.valid):
+            m.d.sync += before.eq(self.reached)
+        low = slice(OUTSTANDING_BITS)
+        return before | Cat(self.events[engine][low] == waits[engine][low] for engine in Engine)

@@ -42,6 +42,7 @@ class Sequencer(wiring.Component):
     events : event counts of the engines
     idle : nothing is queued, executed, or on the bus
     queues : per engine, its instructions
+    reached : engines whose counts, as the packet awaits them, are reached in this cycle
     port_stride : from the header, for the weight streams
     packet : index of the packet being looked at
     fault : `ErrorCode` of that packet
@@ -60,6 +61,7 @@ class Sequencer(wiring.Component):
                 "events": In(event_counts()),
                 "idle": In(1),
                 "queues": Out(stream.Signature(instruction)).array(len(Engine)),
+                "reached": Out(len(Engine)),
                 "port_stride": Out(32),
                 "packet": Out(32),
                 "fault": Out(range(max(ErrorCode) + 1)),
@@ -95,6 +97,7 @@ class Sequencer(wiring.Component):
         packet = data.View(Packet, packets.o.payload.bits)
         for queue in self.queues:
             m.d.comb += [queue.payload.waits.eq(packet.waits), queue.payload.body.eq(packet.body)]
+        m.d.comb += self.reached.eq(reached(self.events, packet.waits))
 
         with m.FSM():
             with m.State("IDLE"):
@@ -179,7 +182,7 @@ class Sequencer(wiring.Component):
         with m.If(packets.valid & packets.ready):
             m.d.sync += over.eq(0)
         with m.Elif(packets.valid):
-            m.d.sync += over.eq(over | reached(self.events, packet.waits))
+            m.d.sync += over.eq(over | self.reached)
 
         for engine in Engine:
             queue = self.queues[engine]

@@ -18,7 +18,7 @@ from hw.arithmetic.scaler import Scaler
 from hw.config import AcceleratorConfig, Multipliers
 from hw.control.descriptors import AttentionBody
 from hw.engines.token_reader import TokenReader
-from hw.interfaces import EngineStatus, InstructionPort, PadRead, PadWrite, StateWrite
+from hw.interfaces import EngineStatus, InstructionPort, PadRead, PadWrite, StateWrite, pad_address_bits
 from hw.shared import place
 from quant import numerics
 
@@ -200,7 +200,7 @@ class PassLayout(data.StructLayout):
                 "out_zero": 8,
                 "out_limit": config.act_bits,
                 "pad": 2,
-                "address": 16,
+                "address": pad_address_bits(config),
                 "pixel": 5,
             }
         )
@@ -467,14 +467,18 @@ class LinearAttentionUnit(wiring.Component):
         """Count key and value blocks, and place their tokens and results. Returns the pass of the current tokens."""
         config, info = self._config, Signal(PassLayout(self._config))
         style, words = config.engine_multiplier, body.groups_per_row
-        k_start, v_start = Signal(16, reset_less=True), Signal(16, reset_less=True)  # right in the cycle of `set_up`
-        m.d.sync += [
+        k_start, v_start = (Signal.like(reader.k_offset, name=n, reset_less=True) for n in ("k_start", "v_start"))
+        m.d.sync += [  # right in the cycle of `set_up`
             k_start.eq(product(words, body.key_block, style)),
             v_start.eq(product(words, body.value_block, style)),
         ]
         key, value, k_offset, v_offset, address = (
             Signal(bits, name=name, reset_less=True)
-            for name, bits in (("key", 12), ("value", 12), ("k_offset", 16), ("v_offset", 16), ("address", 16))
+            for name, bits in (
+                ("key", 12),
+                ("value", 12),
+                *((offset, len(info.address)) for offset in ("k_offset", "v_offset", "address")),
+            )
         )
         sum_tile, tile, column = Signal.like(info.sum_tile), Signal.like(info.tile), Signal.like(info.column)
         last_value = Signal()

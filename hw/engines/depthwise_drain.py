@@ -11,12 +11,13 @@ from hw.control.descriptors import DepthwiseBody, OperandMode, RequantMode, reco
 from hw.engines.countdown import Countdown
 from hw.engines.depthwise_parameters import RECORD_SLOTS
 from hw.engines.depthwise_window import accumulator_depth, chunks
-from hw.interfaces import PadWrite, write_mask
+from hw.interfaces import PadWrite, pad_address_bits, write_mask
 from hw.memory.map_rows import next_row
+from hw.memory.register_fifo import RegisterFifo
 
 __all__ = ["DepthwiseDrain", "drain_layout"]
 
-BODY_QUEUE = 4  # instructions that the reader may be ahead of the drain
+BODY_QUEUE = 3  # instructions that the reader may be ahead of the drain
 BEATS_IN_FLIGHT = 32  # more than the cycles from the accumulators to the write port
 
 
@@ -32,7 +33,7 @@ def beat_layout(config: AcceleratorConfig) -> data.StructLayout:
     return data.StructLayout(
         {
             "pad": 2,
-            "address": 16,
+            "address": pad_address_bits(config),
             "chunk": range(max(chunks(config), 2)),
             "subblock": range(max(config.dw_subblocks, 2)),
             "last": 1,  # of its instruction
@@ -77,11 +78,12 @@ class BeatWalk(wiring.Component):
         body, new, take = Signal(drain_layout()), self.body.payload, Signal()
         chunk, subblock = self.beat.chunk, self.beat.subblock
         groups, rows, blocks = Countdown(8), Countdown(8), Countdown(12)
-        row, column, block_column = Signal(16), Signal(16), Signal(16)
-        last_row = Signal(signed(18))
+        row, column, block_column, next_block_column, last_row = (
+            Signal.like(self.beat.address, name=name)
+            for name in ("row", "column", "block_column", "next_block_column", "last_row")
+        )
         word_end, row_end, group_end = Signal(), Signal(), Signal()
         view = body.destination
-        next_block_column = Signal(16)
         m.d.comb += [
             word_end.eq(chunk == chunks(config) - 1),
             row_end.eq(word_end & groups.last),
@@ -172,17 +174,17 @@ class DepthwiseDrain(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         config = self._config
-        m.submodules.bodies = bodies = SyncFIFO(width=drain_layout().size, depth=BODY_QUEUE)
+        m.submodules.bodies = bodies = RegisterFifo(width=drain_layout().size, depth=BODY_QUEUE)
         m.submodules.walk = walk = BeatWalk(config)
         # Beats that were read, in order; there is room for the codes of all of them.
         m.submodules.beats = beats = SyncFIFO(width=beat_layout(config).size, depth=BEATS_IN_FLIGHT)
         m.d.comb += [
-            bodies.w_data.eq(self.body.payload),
-            bodies.w_en.eq(self.body.valid),
-            self.body.ready.eq(bodies.w_rdy),
-            walk.body.payload.eq(bodies.r_data),
-            walk.body.valid.eq(bodies.r_rdy),
-            bodies.r_en.eq(walk.body.ready),
+            bodies.i.payload.eq(self.body.payload),
+            bodies.i.valid.eq(self.body.valid),
+            self.body.ready.eq(bodies.i.ready),
+            walk.body.payload.eq(bodies.o.payload),
+            walk.body.valid.eq(bodies.o.valid),
+            bodies.o.ready.eq(walk.body.ready),
             walk.step.eq(self.read),
             beats.w_data.eq(walk.beat),
             beats.w_en.eq(self.read),

@@ -8,23 +8,26 @@ from hw.arithmetic.accumulators import Accumulators
 from hw.config import AcceleratorConfig
 from hw.control.descriptors import OperandMode, RequantMode, record_layout
 from hw.engines.countdown import Countdown
-from hw.engines.matmul_tasks import DrainTask
+from hw.engines.matmul_tasks import drain_task
 from hw.engines.matmul_walk import PassCounter, RowRing
-from hw.interfaces import ADDRESS_BITS, PAD_BITS, RESIDUAL_READ_LATENCY, PadRead
+from hw.interfaces import PAD_BITS, RESIDUAL_READ_LATENCY, PadRead, pad_address_bits
 
-__all__ = ["Drain", "Ticket"]
+__all__ = ["Drain", "ticket_layout"]
 
 
-class Ticket(data.Struct):
+def ticket_layout(config: AcceleratorConfig) -> data.StructLayout:
     """Where a beat of results goes."""
-
-    pad: PAD_BITS
-    address: ADDRESS_BITS
-    subblock: 6
-    wide: 1
-    slice_stride: ADDRESS_BITS
-    look_up: 2  #: bit b: its instruction looks up in table bank b
-    last: 1  #: of its instruction
+    return data.StructLayout(
+        {
+            "pad": PAD_BITS,
+            "address": pad_address_bits(config),
+            "subblock": range(max(2, config.subblocks)),
+            "wide": 1,
+            "slice_stride": pad_address_bits(config),
+            "look_up": 2,  # bit b: its instruction looks up in table bank b
+            "last": 1,  # of its instruction
+        }
+    )
 
 
 class Drain(wiring.Component):
@@ -61,7 +64,7 @@ class Drain(wiring.Component):
         codes = data.ArrayLayout(data.ArrayLayout(unsigned(config.act_bits), config.requant_channels), config.pixels)
         super().__init__(
             {
-                "task": In(stream.Signature(DrainTask)),
+                "task": In(stream.Signature(drain_task(config))),
                 "fill": In(2),
                 "release": Out(2),
                 "groups": In(stream.Signature(group)),
@@ -77,7 +80,7 @@ class Drain(wiring.Component):
                 "divisor": Out(1),
                 "divide": Out(1),
                 "divisors_ready": In(1),
-                "ticket": Out(Ticket),
+                "ticket": Out(ticket_layout(config)),
                 "ticket_valid": Out(1),
                 "valid": Out(1),
                 "records": Out(group),
@@ -91,7 +94,7 @@ class Drain(wiring.Component):
         config = self._config
         assert Accumulators.READ_LATENCY == self.LATENCY - 1  # they are read a cycle after the beat
         m.submodules.counter = counter = PassCounter(config.acc_depth)
-        task = Signal(DrainTask)
+        task = Signal.like(self.task.payload)
         active = Signal()
         middle = Signal()
         divisors = Signal()
@@ -211,12 +214,13 @@ class Drain(wiring.Component):
     ) -> Signal:
         """Addresses of the destination and the residual; returns the subblock of their words."""
         lane = Signal(range(max(2, self._config.subblocks)))
-        offset = Signal(16)
-        following = Signal(16)
-        next_offset = Signal(16)
+        address_bits = pad_address_bits(self._config)
+        offset = Signal(address_bits)
+        following = Signal(address_bits)
+        next_offset = Signal(address_bits)
         last_lane = Signal()
-        m.submodules.destination = destination = RowRing()
-        m.submodules.residual = residual = RowRing()
+        m.submodules.destination = destination = RowRing(address_bits)
+        m.submodules.residual = residual = RowRing(address_bits)
         m.d.comb += [
             last_lane.eq(lane == self._config.subblocks - 1),
             next_offset.eq(Mux(last_lane, following, offset)),

@@ -7,9 +7,9 @@ from amaranth.lib.wiring import In, Out
 from hw.arithmetic.accumulators import Accumulators
 from hw.config import AcceleratorConfig
 from hw.engines.countdown import Countdown
-from hw.engines.matmul_tasks import StreamTask
+from hw.engines.matmul_tasks import stream_task
 from hw.engines.matmul_walk import PassCounter, RowRing
-from hw.interfaces import ADDRESS_BITS, PAD_BITS
+from hw.interfaces import PAD_BITS, pad_address_bits
 
 __all__ = ["FrontEnd", "slot_layout"]
 
@@ -50,7 +50,7 @@ class FrontEnd(wiring.Component):
         self._config = config
         super().__init__(
             {
-                "task": In(stream.Signature(StreamTask)),
+                "task": In(stream.Signature(stream_task(config))),
                 "tile_ready": In(1),
                 "take": Out(1),
                 "release": In(2),
@@ -59,7 +59,7 @@ class FrontEnd(wiring.Component):
                 "stall": Out(1),
                 "bank_taken": Out(1),
                 "pad": Out(PAD_BITS),
-                "address": Out(ADDRESS_BITS),
+                "address": Out(pad_address_bits(config)),
                 "slot": Out(slot_layout(config)),
                 "zero": Out(config.act_bits),
             }
@@ -125,14 +125,15 @@ class FrontEnd(wiring.Component):
         self, m: Module, counter: PassCounter, load: Signal, pass_end: Signal, last_block: Signal, last_tile: Signal
     ) -> None:
         """Counts blocks and tiles, and finds the offset of the next block: its number times `groups_per_row`."""
-        m.submodules.walk = walk = RowRing()
-        task = Signal(StreamTask)
+        address_bits = len(self.address)
+        m.submodules.walk = walk = RowRing(address_bits)
+        task = Signal.like(self.task.payload)
         new = self.task.payload
         blocks, tiles, group_tiles = Countdown(12), Countdown(12), Countdown(12)
         first_block = Signal()
-        offset = Signal(ADDRESS_BITS)
-        group_offset = Signal(ADDRESS_BITS)
-        following = Signal(ADDRESS_BITS)  # offset + groups_per_row
+        offset = Signal(address_bits)
+        group_offset = Signal(address_bits)
+        following = Signal(address_bits)  # offset + groups_per_row
         m.d.comb += [
             last_block.eq(blocks.last),
             last_tile.eq(tiles.last),

@@ -2,44 +2,51 @@
 
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
 from hw.config import AcceleratorConfig
 from hw.control.descriptors import MatmulBody, OperandMode, RequantMode
 from hw.engines.matmul_table import TableTask
-from hw.engines.matmul_walk import Ring, prepare_ring
+from hw.engines.matmul_walk import prepare_ring, ring_layout
 from hw.engines.tile_loader import LoadTask
-from hw.interfaces import ADDRESS_BITS
+from hw.interfaces import pad_address_bits
+from hw.memory.register_fifo import RegisterFifo
 
-__all__ = ["DrainTask", "MatmulTasks", "StreamTask"]
+__all__ = ["MatmulTasks", "drain_task", "stream_task"]
 
-DRAIN_QUEUE = 4  #: instructions that the front end may be ahead; more than the banks of the output memory let it
+DRAIN_QUEUE = 2  #: instructions that wait between front end and drain: as many as banks of the output memory
 
 
-class StreamTask(data.Struct):
+def stream_task(config: AcceleratorConfig) -> data.StructLayout:
     """What the front end streams through the array for one instruction; see `MatmulBody`."""
+    return data.StructLayout(
+        {
+            "source": ring_layout(pad_address_bits(config)),
+            "rows": 8,
+            "groups_per_row": 8,
+            "last_block": 12,  # input blocks, less one
+            "last_tile": 12,  # output tiles, less one
+            "last_group_tile": 12,  # output tiles per group, less one; the largest number for one group
+            "zero": 8,  # input zero-point below which codes are cut off; 0 without ReLU
+        }
+    )
 
-    source: Ring
-    rows: 8
-    groups_per_row: 8
-    last_block: 12  #: input blocks, less one
-    last_tile: 12  #: output tiles, less one
-    last_group_tile: 12  #: output tiles per group, less one; the largest number for one group
-    zero: 8  #: input zero-point below which codes are cut off; 0 without ReLU
 
-
-class DrainTask(data.Struct):
+def drain_task(config: AcceleratorConfig) -> data.StructLayout:
     """What the drain requantizes and writes for one instruction; see `MatmulBody`."""
-
-    destination: Ring
-    residual: Ring
-    rows: 8
-    groups_per_row: 8
-    last_subblock: 14  #: channel groups that are written, less one
-    has_divisors: 1
-    slice_stride: ADDRESS_BITS
-    requant: RequantMode
+    address_bits = pad_address_bits(config)
+    return data.StructLayout(
+        {
+            "destination": ring_layout(address_bits),
+            "residual": ring_layout(address_bits),
+            "rows": 8,
+            "groups_per_row": 8,
+            "last_subblock": 14,  # channel groups that are written, less one
+            "has_divisors": 1,
+            "slice_stride": address_bits,
+            "requant": RequantMode,
+        }
+    )
 
 
 class MatmulTasks(wiring.Component):
@@ -49,21 +56,22 @@ class MatmulTasks(wiring.Component):
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:
+        self._drain_task = drain_task(config)
         super().__init__(
             {
                 "instruction": In(stream.Signature(MatmulBody)),
                 "load": Out(stream.Signature(LoadTask)),
                 "table": Out(stream.Signature(TableTask)),
-                "stream": Out(stream.Signature(StreamTask)),
-                "drain": Out(stream.Signature(DrainTask)),
+                "stream": Out(stream.Signature(stream_task(config))),
+                "drain": Out(stream.Signature(self._drain_task)),
                 "held": Out(2),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.drains = drains = SyncFIFO(width=DrainTask.as_shape().size, depth=DRAIN_QUEUE)
-        task = Signal(DrainTask)
+        m.submodules.drains = drains = RegisterFifo(width=self._drain_task.size, depth=DRAIN_QUEUE)
+        task = Signal(self._drain_task)
         body = Signal(MatmulBody, reset_less=True)
         held = self.held
         prepared = Signal()
@@ -82,20 +90,20 @@ class MatmulTasks(wiring.Component):
             self.table.payload.use.eq(new.requant.operand == OperandMode.TABLE),
             self.table.payload.bank.eq(new.requant.table_bank),
             prepared.eq(held == 3),
-            self.stream.valid.eq(prepared & drains.w_rdy),
-            drains.w_en.eq(taken),  # a cycle late, before the next task; the drain begins many cycles later
-            drains.w_data.eq(task),
-            self.drain.valid.eq(drains.r_rdy),
-            self.drain.payload.eq(drains.r_data),
-            drains.r_en.eq(self.drain.ready),
+            self.stream.valid.eq(prepared & drains.i.ready),
+            drains.i.valid.eq(taken),  # a cycle late, before the next task; the drain begins many cycles later
+            drains.i.payload.eq(task),
+            self.drain.valid.eq(drains.o.valid),
+            self.drain.payload.eq(drains.o.payload),
+            drains.o.ready.eq(self.drain.ready),
         ]
-        m.d.sync += taken.eq(prepared & self.stream.ready & drains.w_rdy)
+        m.d.sync += taken.eq(prepared & self.stream.ready & drains.i.ready)
         with m.If(held == 0):
             with m.If(self.instruction.valid & self.instruction.ready):
                 m.d.sync += [body.eq(new), held.eq(1)]
         with m.Elif(~prepared):
             m.d.sync += held.eq(held + 1)
-        with m.Elif(self.stream.ready & drains.w_rdy):
+        with m.Elif(self.stream.ready & drains.i.ready):
             m.d.sync += held.eq(0)
         self._prepare(m, body, self.stream.payload, task)
         return m
@@ -104,7 +112,7 @@ class MatmulTasks(wiring.Component):
         """Tasks of `body`."""
         rings = {"source": stream_task.source, "destination": drain_task.destination, "residual": drain_task.residual}
         for name, ring in rings.items():
-            registers = Signal(Ring, name=f"{name}_ring", reset_less=True)
+            registers = Signal(ring.shape(), name=f"{name}_ring", reset_less=True)
             prepare_ring(m, body[name], registers)
             m.d.comb += ring.eq(registers)
         for task in (stream_task, drain_task):

@@ -1,39 +1,40 @@
 """Walks over feature maps: passes over rows of pixel groups, and the addresses of the words in a ring of rows."""
 
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.control.descriptors import MapView
 from hw.engines.countdown import Countdown
-from hw.interfaces import ADDRESS_BITS, PAD_BITS
+from hw.interfaces import PAD_BITS
+from hw.memory.map_rows import last_row, next_row
 
-__all__ = ["PassCounter", "Ring", "RowRing", "prepare_ring"]
+__all__ = ["PassCounter", "RowRing", "prepare_ring", "ring_layout"]
 
 
-class Ring(data.Struct):
-    """A `MapView`, prepared so that the next row takes one addition: the row after `row` begins at
-    `row + (wrap if row >= threshold else stride)`."""
-
-    pad: PAD_BITS
-    start: ADDRESS_BITS
-    second: ADDRESS_BITS  #: the row after `start`
-    stride: ADDRESS_BITS
-    wrap: ADDRESS_BITS  #: stride, less the size of the ring; modulo 2**16
-    threshold: signed(ADDRESS_BITS + 2)
+def ring_layout(address_bits: int) -> data.StructLayout:
+    """A `MapView`, prepared so that the next row takes one addition: see `hw.memory.map_rows`."""
+    return data.StructLayout(
+        {
+            "pad": PAD_BITS,
+            "start": address_bits,
+            "second": address_bits,  # the row after `start`
+            "row_stride": address_bits,
+            "base": address_bits,
+            "last": address_bits,  # the row before `base`
+        }
+    )
 
 
 def prepare_ring(m: Module, view: data.View, ring: data.View) -> None:
     """Registers that turn `view`, a `MapView` that holds still, into `ring`; right from the second cycle on."""
-    layout = data.Layout.cast(MapView)
-    size = Signal(layout["limit"].width, name="ring_size")
-    m.d.sync += [
-        size.eq(view.limit - view.base),
-        ring.threshold.eq(view.limit - view.row_stride),
-        ring.wrap.eq(view.row_stride - size),
-        ring.second.eq(view.start + view.row_stride - Mux(view.start >= ring.threshold, size, 0)),
+    m.d.comb += [
+        ring.pad.eq(view.pad),
+        ring.start.eq(view.start),
+        ring.row_stride.eq(view.row_stride),
+        ring.base.eq(view.base),
+        ring.last.eq(last_row(m, view, len(ring.last))),
     ]
-    m.d.comb += [ring.pad.eq(view.pad), ring.start.eq(view.start), ring.stride.eq(view.row_stride)]
+    m.d.sync += ring.second.eq(next_row(ring, ring.start, ring.last))
 
 
 class PassCounter(wiring.Component):
@@ -79,37 +80,36 @@ class RowRing(wiring.Component):
     that belongs to it; `offset` is that of the current pass, `next_offset` that of the next one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, address_bits: int) -> None:
         super().__init__(
             {
                 "load": In(1),
-                "ring": In(Ring),
+                "ring": In(ring_layout(address_bits)),
                 "step": In(1),
                 "row_end": In(1),
                 "pass_end": In(1),
-                "offset": In(ADDRESS_BITS),
-                "next_offset": In(ADDRESS_BITS),
+                "offset": In(address_bits),
+                "next_offset": In(address_bits),
                 "pad": Out(PAD_BITS),
-                "address": Out(ADDRESS_BITS),
+                "address": Out(address_bits),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        ring = Signal(Ring)
-        next_row = Signal(ADDRESS_BITS)
+        ring = Signal.like(self.ring)
+        following = Signal.like(self.address)  # the next row
         m.d.comb += self.pad.eq(ring.pad)
         with m.If(self.step):
             with m.If(self.pass_end):
-                m.d.sync += [self.address.eq(ring.start + self.next_offset), next_row.eq(ring.second)]
+                m.d.sync += [self.address.eq(ring.start + self.next_offset), following.eq(ring.second)]
             with m.Elif(self.row_end):
                 m.d.sync += [
-                    self.address.eq(next_row + self.offset),
-                    # sums beside the comparison, not behind it
-                    next_row.eq(Mux(next_row >= ring.threshold, next_row + ring.wrap, next_row + ring.stride)),
+                    self.address.eq(following + self.offset),
+                    following.eq(next_row(ring, following, ring.last)),
                 ]
             with m.Else():
                 m.d.sync += self.address.eq(self.address + 1)
         with m.If(self.load):
-            m.d.sync += [ring.eq(self.ring), self.address.eq(self.ring.start), next_row.eq(self.ring.second)]
+            m.d.sync += [ring.eq(self.ring), self.address.eq(self.ring.start), following.eq(self.ring.second)]
         return m

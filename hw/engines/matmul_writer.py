@@ -6,7 +6,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from hw.config import AcceleratorConfig
-from hw.engines.matmul_drain import Ticket
+from hw.engines.matmul_drain import ticket_layout
 from hw.interfaces import PadWrite, write_mask
 from quant import numerics
 
@@ -38,7 +38,7 @@ class ResultWriter(wiring.Component):
         )
         super().__init__(
             {
-                "ticket": In(Ticket),
+                "ticket": In(ticket_layout(config)),
                 "ticket_valid": In(1),
                 "valid": In(1),
                 "y": In(self._y),
@@ -52,13 +52,15 @@ class ResultWriter(wiring.Component):
         m = Module()
         config, write = self._config, self.write
         # a ring that has room for all: nothing to be checked
-        m.submodules.tickets = tickets = Memory(shape=Ticket, depth=1 << (self._in_flight - 1).bit_length(), init=[])
+        m.submodules.tickets = tickets = Memory(
+            shape=self.ticket.shape(), depth=1 << (self._in_flight - 1).bit_length(), init=[]
+        )
         came, next_ticket = tickets.write_port(), tickets.read_port(domain="comb")
         m.d.comb += [came.en.eq(self.ticket_valid), came.data.eq(self.ticket)]
         m.d.sync += [came.addr.eq(came.addr + self.ticket_valid), next_ticket.addr.eq(next_ticket.addr + self.valid)]
 
         y = Signal(self._y, reset_less=True)
-        ticket = Signal(Ticket)
+        ticket = Signal.like(self.ticket)
         current = Signal(range(config.slices))
         last_slice = Signal()
         m.d.comb += [

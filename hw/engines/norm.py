@@ -21,7 +21,7 @@ from hw.arithmetic.requantizer import Requantizer, TableWrite
 from hw.arithmetic.scaler import Scaler
 from hw.config import AcceleratorConfig
 from hw.control.descriptors import NormBody, RequantMode, record_layout, record_words, table_words
-from hw.interfaces import EngineStatus, InstructionPort, PadRead, PadWrite, write_mask
+from hw.interfaces import EngineStatus, InstructionPort, PadRead, PadWrite, pad_address_bits, write_mask
 from quant import numerics
 
 __all__ = ["GROUPS_AHEAD", "MAX_CHANNELS", "NormEngine", "RecordReader", "ReciprocalStd", "VectorReader", "VectorUnit"]
@@ -59,8 +59,8 @@ class VectorReader(wiring.Component):
             {
                 "start": In(1),
                 "pad": In(2),
-                "address": In(16),
-                "stride": In(16),
+                "address": In(pad_address_bits(config)),
+                "stride": In(pad_address_bits(config)),
                 "pixel": In(range(max(config.pixels, 2))),
                 "channels": In(CHANNEL_BITS),
                 "source": Out(PadRead(config)),
@@ -351,8 +351,8 @@ class GroupWriter(wiring.Component):
             {
                 "start": In(1),
                 "pad": In(2),
-                "address": In(16),
-                "stride": In(16),
+                "address": In(pad_address_bits(config)),
+                "stride": In(pad_address_bits(config)),
                 "pixel": In(range(max(config.pixels, 2))),
                 "channels": In(CHANNEL_BITS),
                 "valid": In(1),

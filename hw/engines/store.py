@@ -9,7 +9,7 @@ from hw.bus.axi4 import Axi4Write
 from hw.bus.writer import AxiWriter
 from hw.config import AcceleratorConfig
 from hw.control.descriptors import StoreBody
-from hw.interfaces import EngineStatus, InstructionPort, PadRead
+from hw.interfaces import EngineStatus, InstructionPort, PadRead, pad_address_bits
 from hw.memory.map_rows import last_row, next_row
 
 __all__ = ["Storer", "WordReader"]
@@ -72,8 +72,8 @@ class WordReader(wiring.Component):
         body = self.body
         active = Signal()
         room = Signal(range(WORDS_AHEAD + 1), init=WORDS_AHEAD)  # words neither requested nor in the FIFO
-        row_start = Signal(16)
-        address = Signal(16)
+        row_start = Signal(pad_address_bits(self._config))
+        address = Signal.like(row_start)
         row = Signal(16)
         word = Signal(16)
 
@@ -84,7 +84,7 @@ class WordReader(wiring.Component):
             self.source.address.eq(address),
         ]
         m.d.sync += room.eq(room - granted + word_taken)
-        following_row = next_row(body.source, row_start, last_row(m, body.source))
+        following_row = next_row(body.source, row_start, last_row(m, body.source, len(row_start)))
         with m.If(granted):
             m.d.sync += [address.eq(address + 1), word.eq(word + 1)]
             with m.If(word == body.words_per_row - 1):

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 
 from hw.config import AcceleratorConfig
 from hw.control.descriptors import MapView
-from hw.interfaces import PadRead
+from hw.interfaces import PadRead, pad_address_bits
 from hw.memory.map_rows import last_row, next_row
 
 __all__ = ["TokenReader"]
@@ -41,8 +41,8 @@ class TokenReader(wiring.Component):
                 "rows": In(8),
                 "groups_per_row": In(8),
                 "last_pixels": In(6),
-                "k_offset": In(16),
-                "v_offset": In(16),
+                "k_offset": In(pad_address_bits(config)),
+                "v_offset": In(pad_address_bits(config)),
                 "single": In(1),
                 "source": Out(PadRead(config)),
                 "valid": Out(1),
@@ -92,7 +92,10 @@ class TokenReader(wiring.Component):
     def _request_words(self, m: Module, full: Value) -> tuple[Signal, Signal, Signal]:
         """Walk over groups and rows. Returns strobes: a pair is requested; it is the last of its row, of the pass."""
         active, second = Signal(), Signal()
-        k_address, v_address, row_after = (Signal(16, name=n) for n in ("k_address", "v_address", "row_after"))
+        k_address, v_address, row_after, row_start, second_row = (
+            Signal.like(self.k_offset, name=n)
+            for n in ("k_address", "v_address", "row_after", "row_start", "second_row")
+        )
         group, row = Signal(8), Signal(8)
         source, view = self.source, self.view
 
@@ -110,7 +113,7 @@ class TokenReader(wiring.Component):
         ]
         with m.If(granted):
             m.d.sync += second.eq(~pair)
-        row_start, second_row, last = Signal(16), Signal(16), last_row(m, view)
+        last = last_row(m, view, len(row_after))
         m.d.sync += second_row.eq(next_row(view, view.start, last))
         m.d.comb += row_start.eq(Mux(self.start, view.start, row_after))
         with m.If(self.start | (pair & ends_row)):

@@ -1,14 +1,19 @@
 """Rows of a feature map in a scratchpad."""
 
-from amaranth.hdl import Module, Mux, Signal, Value, signed
+from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import data
+
+from hw.interfaces import ADDRESS_BITS
 
 __all__ = ["last_row", "next_row"]
 
 
-def last_row(m: Module, view: data.View) -> Signal:
-    """A register: address of the row before the one at `view.base`; right one cycle after `view`."""
-    last = Signal(signed(18))
+def last_row(m: Module, view: data.View, address_bits: int = ADDRESS_BITS) -> Signal:
+    """A register: address of the row before the one at `view.base`; right one cycle after `view`.
+
+    If the view is no ring, no row lies there: it would be as large as all addresses.
+    """
+    last = Signal(address_bits)
     m.d.sync += last.eq(view.limit - view.row_stride)
     return last
 

@@ -18,7 +18,7 @@ class Scratchpads(wiring.Component):
     `ready` is combinational and does not depend on the port's own `valid`. Data comes `PAD_READ_LATENCY` = 2 cycles
     after the grant: the memory, then its output register, then a multiplexer of pads in the cycle of use.
     A word written in cycle t is read by requests granted in t + 1. Beyond the end of a pad, reads return anything and
-    writes are dropped.
+    writes are dropped. (Engines calculate addresses modulo the size of the largest pad, rounded up to a power of two.)
 
     Parameters
     ----------

@@ -94,6 +94,30 @@ def test_without_a_fifo_the_head_takes_what_comes():
     simulate(dut, bench)
 
 
+def test_without_a_fifo_counts_were_reached_or_become_equal():
+    dut = make(depth=0)
+    everyone = (1 << len(Engine)) - 1
+
+    async def bench(ctx):
+        for engine in Engine:
+            waits = [0x1FF if e == engine else 0 for e in Engine]
+            for came_late in (True, False):  # whether the count was passed before the instruction came
+                ctx.set(dut.events, [0x3000] * len(Engine))
+                ctx.set(dut.events[engine], 0x2FE if came_late else 0x1FE)
+                ctx.set(dut.reached, everyone if came_late else everyone & ~(1 << engine))
+                await stream_put(ctx, dut.i, [{"waits": waits, "body": {"rows": engine + 1}}])
+                ctx.set(dut.reached, 0)
+                await ctx.tick().repeat(8)
+                assert ctx.get(dut.instruction.body.valid) == came_late
+                ctx.set(dut.events[engine], 0x1FF)  # for one cycle
+                await ctx.tick()
+                ctx.set(dut.events[engine], 0x200)
+                (body,) = await stream_get(ctx, dut.instruction.body, 1)
+                assert body.rows == engine + 1
+
+    simulate(dut, bench)
+
+
 @pytest.mark.parametrize("depth", [0, 2, 3, 4])
 @pytest.mark.parametrize("idle", [0.0, 0.6])
 def test_order_events_and_fetches(depth, idle):
