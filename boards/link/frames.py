@@ -2,11 +2,10 @@
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.crc import Processor
-from amaranth.lib.crc.catalog import CRC32_ISO_HDLC
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from boards.link.crc import SerialCrc
 from boards.link.protocol import (
     ANSWER_SYNC,
     CRC_BYTES,
@@ -30,10 +29,6 @@ class ReceivedRequest(data.Struct):
 
     header: RequestHeader
     status: Status
-
-
-def _crc() -> Processor:
-    return CRC32_ISO_HDLC(data_width=8).create()
 
 
 class RequestReceiver(wiring.Component):
@@ -63,7 +58,7 @@ class RequestReceiver(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.crc = crc = _crc()
+        m.submodules.crc = crc = SerialCrc()
         m.submodules.buffer = buffer = Memory(shape=WORD_BITS, depth=MAX_WORDS, init=[])
         write, read = buffer.write_port(), buffer.read_port()
         bits = Signal(WORD_BITS, reset_less=True)  # the last bytes, newest on top
@@ -73,8 +68,8 @@ class RequestReceiver(wiring.Component):
         taken = self.i.valid & self.i.ready
         shifted = Cat(bits[8:], self.i.payload)
         m.d.comb += [
-            crc.data.eq(self.i.payload),
-            crc.valid.eq(taken),
+            crc.i.payload.eq(self.i.payload),
+            crc.i.valid.eq(taken),
             read.addr.eq(self.index),
             self.word.eq(read.data),
             write.addr.eq(index),
@@ -86,12 +81,12 @@ class RequestReceiver(wiring.Component):
 
         with m.FSM():
             with m.State("HUNT"):
-                m.d.comb += [self.i.ready.eq(1), crc.start.eq(1)]
+                m.d.comb += [self.i.ready.eq(crc.i.ready), crc.start.eq(1)]
                 m.d.sync += byte.eq(1)
                 with m.If(taken & (self.i.payload == REQUEST_SYNC)):
                     m.next = "HEADER"
             with m.State("HEADER"):
-                m.d.comb += self.i.ready.eq(1)
+                m.d.comb += self.i.ready.eq(crc.i.ready)
                 with m.If(taken):
                     m.d.sync += byte.eq(byte + 1)
                     with m.If(byte == HEADER_BYTES - 1):
@@ -102,7 +97,7 @@ class RequestReceiver(wiring.Component):
             with m.State("DECIDE"):
                 self._decide(m)
             with m.State("PAYLOAD"):
-                m.d.comb += self.i.ready.eq(1)
+                m.d.comb += self.i.ready.eq(crc.i.ready)
                 with m.If(taken):
                     m.d.sync += byte.eq(byte + 1)
                     with m.If(byte == WORD_BYTES - 1):
@@ -113,7 +108,7 @@ class RequestReceiver(wiring.Component):
                 with m.Elif(forget):
                     m.next = "HUNT"
             with m.State("CHECKSUM"):
-                m.d.comb += self.i.ready.eq(1)
+                m.d.comb += self.i.ready.eq(crc.i.ready)
                 with m.If(taken):
                     m.d.sync += byte.eq(byte + 1)
                     with m.If(byte == CRC_BYTES - 1):
@@ -121,8 +116,9 @@ class RequestReceiver(wiring.Component):
                 with m.Elif(forget):
                     m.next = "HUNT"
             with m.State("CHECK"):
-                m.d.sync += self.request.payload.status.eq(Mux(crc.match_detected, Status.OK, Status.BAD_CHECKSUM))
-                m.next = "OFFER"
+                m.d.sync += self.request.payload.status.eq(Mux(crc.intact, Status.OK, Status.BAD_CHECKSUM))
+                with m.If(crc.i.ready):
+                    m.next = "OFFER"
             with m.State("OFFER"):
                 m.d.comb += self.request.valid.eq(1)
                 with m.If(self.request.ready):
@@ -177,12 +173,12 @@ class AnswerTransmitter(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.crc = crc = _crc()
+        m.submodules.crc = crc = SerialCrc()
         bits = Signal(WORD_BITS, reset_less=True)
         byte = Signal(range(WORD_BYTES))
         left = Signal(range(MAX_WORDS + 1))  # words of the payload
         sent = self.o.valid & self.o.ready
-        m.d.comb += [self.o.payload.eq(bits[:8]), crc.data.eq(self.o.payload)]
+        m.d.comb += [self.o.payload.eq(bits[:8]), crc.i.payload.eq(self.o.payload)]
         with m.If(sent):
             m.d.sync += [bits.eq(bits >> 8), byte.eq(byte + 1)]
 
@@ -198,14 +194,17 @@ class AnswerTransmitter(wiring.Component):
                 with m.If(self.answer.valid):
                     m.next = "WORD"
             with m.State("WORD"):
-                m.d.comb += [self.o.valid.eq(1), crc.valid.eq(sent)]
+                m.d.comb += [self.o.valid.eq(crc.i.ready), crc.i.valid.eq(sent)]
                 with m.If(sent & (byte == WORD_BYTES - 1)):
                     m.next = "NEXT"
             with m.State("NEXT"):  # the buffer has had time to read
                 m.d.sync += [bits.eq(self.word), left.eq(left - 1), self.index.eq(self.index + 1)]
                 m.next = "WORD"
                 with m.If(left == 0):
-                    m.d.sync += bits.eq(crc.crc)
+                    m.next = "LAST_BYTE"
+            with m.State("LAST_BYTE"):  # of the frame goes through the CRC
+                m.d.sync += bits.eq(crc.crc)
+                with m.If(crc.i.ready):
                     m.next = "CHECKSUM"
             with m.State("CHECKSUM"):
                 m.d.comb += self.o.valid.eq(1)
