@@ -13,7 +13,7 @@ from boards.board import Board, BoardError
 from boards.top import BOARD, board_verilog
 from hw.config import AcceleratorConfig
 from hw.place_route import run_nextpnr
-from hw.synthesis import SynthesisError, map_units, run_yosys, write_units
+from hw.synthesis import TARGETS, SynthesisError, map_units, run_yosys, write_units
 from hw.verilog import generate_verilog
 
 __all__ = ["BuildReport", "build_bitstream", "read_report", "write_project"]
@@ -74,7 +74,7 @@ def build_bitstream(board: Board, folder: Path, progress: Progress | None = None
         raise BoardError("nextpnr is missing; pip install vitsmith[route]")
     report = progress or (lambda done, text: None)
     report(0.0, "synthesis")
-    synthesize_board(folder)
+    synthesize_board(folder, whole=board.whole)
     try:
         run_nextpnr(folder, [*board.nextpnr_device, "--lpf", f"{TOP}.lpf", "--textcfg", f"{TOP}.config"], report)
     except SynthesisError as error:
@@ -89,11 +89,22 @@ def build_bitstream(board: Board, folder: Path, progress: Progress | None = None
     return result
 
 
-def synthesize_board(folder: Path) -> None:
-    """Write `flat.json`, the mapped netlist of the whole design. The accelerator and the board's logic are mapped unit
-    by unit, and pins and clocks around them as one."""
+def synthesize_board(folder: Path, *, whole: bool) -> None:
+    """Write `flat.json`, the mapped netlist of the whole design. Unless it is mapped as a `whole`, the accelerator and
+    the board's logic are mapped unit by unit, and pins and clocks around them as one."""
     logic = folder / "logic.v"
     logic.write_text((folder / "board.v").read_text() + (folder / "accelerator.v").read_text())
+    if whole:
+        run_yosys(
+            folder,
+            f"read_rtlil {TOP}.il",
+            "read_verilog pins.v",
+            "read_verilog logic.v",
+            TARGETS["ecp5"].format(top=TOP),
+            f"select {TOP}",
+            "write_json -selected -noscopeinfo flat.json",
+        )
+        return
     write_units(map_units(logic, "ecp5", folder / "synthesis", top=BOARD), folder / "units.json")
     box = next(match[0] for match in MODULE.finditer((folder / "board.v").read_text()) if match[1] == BOARD)
     (folder / "box.v").write_text(box)

@@ -120,6 +120,7 @@ def _board(size: str, platform: type[Platform], *, config: str, frequency: float
         frequency=frequency,
         baud=2e6,  # the FT231X divides 3 MHz by 1, 1.5, 2, ...; the clocks divide into this one exactly
         cable="ulx3s",
+        whole=size == "25F",  # where every LUT counts
         status=status,
     )
 
