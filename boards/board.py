@@ -34,7 +34,7 @@ class Board:
     frequency: float  #: of accelerator, memory, and link, in Hz
     baud: float  #: of the serial line
     cable: str  #: name of the board for openFPGALoader
-    whole: bool = False  #: map the design as one: 3 % fewer LUTs, and no netlists of units that did not change
+    whole: bool = False  #: map the design as one: 3 % fewer LUTs, but nothing comes from a cache
     status: str  #: what has been verified, and what not
 
     @property
