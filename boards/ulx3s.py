@@ -131,7 +131,7 @@ BOARDS = (
         ULX3S_25F_Platform,
         config="femto",
         frequency=50e6,
-        status="simulated as a whole; placed, not yet routed; not yet run on hardware",
+        status="simulated as a whole; placed, but not routed; not yet run on hardware",
     ),
     _board(
         "45F",
