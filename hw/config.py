@@ -182,7 +182,7 @@ class AcceleratorConfig:
     @property
     def requantizer_multipliers(self) -> tuple[Multipliers, Multipliers]:
         """How requantizers make their first and their second product; a block makes one of them."""
-        block = Multipliers.DSP48E2 if self.multiplier is Multipliers.DSP48E2 else Multipliers.PLAIN
+        block = Multipliers.PACKED if self.multiplier is Multipliers.LOGIC else self.multiplier  # nothing to pack here
         return block, Multipliers.LOGIC if self.logic_requantizers else block
 
     @property

@@ -15,20 +15,21 @@ from quant import numerics
 
 __all__ = ["LATENCY", "RECIPROCAL_LAYOUT", "Requantizer", "RequantizerLane", "TableWrite"]
 
-LATENCY = 13  #: cycles from `valid` to `out_valid`
+LATENCY = 14  #: cycles from `valid` to `out_valid`
 ROW_BITS = 64  #: one block RAM holds two tables of 2**10 entries in rows of this width; at most a stream word
 
 #: a normalised reciprocal, `quant.numerics.reciprocal`
 RECIPROCAL_LAYOUT = data.StructLayout({"r": numerics.RECIPROCAL_BITS + 1, "e": numerics.SHIFT_BITS})
 
 # the lane's pipeline: the stage that reads an operand, counted from the cycle where `valid` is 1
-INDEX_STAGE = 4
-READ_STAGE = 5
-OPERAND_STAGE = 6
-MULTIPLIER2_STAGE = 7
-SHIFT2_STAGE = 9
-ZERO_STAGE = 11
-CLAMP_STAGE = 12
+SHIFT_STAGE = 3
+INDEX_STAGE = 5
+READ_STAGE = 6
+OPERAND_STAGE = 7
+MULTIPLIER2_STAGE = 8
+SHIFT2_STAGE = 10
+ZERO_STAGE = 12
+CLAMP_STAGE = 13
 
 INDEX_BITS = numerics.INDEX_ZERO_BITS + 1  # of a stage that is an index but for the zero: more means the same entry
 CODE_BITS = 10  # of an output without zero-point, if codes are unsigned: more is clamped with every zero-point
@@ -138,10 +139,10 @@ class RequantizerLane(wiring.Component):
         return m
 
     def _first_stage(self, m: Module) -> Signal:
-        """stage = saturate24(round_shift((acc + bias) * multiplier, shift)), stages 0 to 4; and the index."""
+        """stage = saturate24(round_shift((acc + bias) * multiplier, shift)), stages 0 to 5; and the index."""
         x = Signal(signed(max(len(self.acc), numerics.BIAS_BITS) + 1), reset_less=True)
         multiplier = Signal(signed(numerics.MULTIPLIER_BITS), reset_less=True)
-        s1, s2 = (Signal(numerics.SHIFT_BITS, reset_less=True) for _ in range(2))
+        s1, s2, s3 = (Signal(numerics.SHIFT_BITS, reset_less=True) for _ in range(SHIFT_STAGE))
         with m.If(self.enables[0]):
             m.d.sync += [x.eq(self.acc + self.bias.as_signed()), multiplier.eq(self.multiplier), s1.eq(self.shift)]
             if self._matmul:
@@ -149,9 +150,11 @@ class RequantizerLane(wiring.Component):
                     m.d.sync += [multiplier.eq(self.reciprocal.r), s1.eq(self.shift + self.reciprocal.e)]
         with m.If(self.enables[1]):
             m.d.sync += s2.eq(s1)
+        with m.If(self.enables[2]):
+            m.d.sync += s3.eq(s2)
         style = self._styles[0] if len(x) <= PORT_BITS[0] else Multipliers.PLAIN
-        product = self._multiply(m, "product", 1, x, multiplier, style)
-        shift = self._shift(m, "shift", product, s2, 2, numerics.STAGE_BITS)
+        product = self._multiply(m, "product", 1, x, multiplier, style, latency=SHIFT_STAGE - 1)
+        shift = self._shift(m, "shift", product, s3, SHIFT_STAGE, numerics.STAGE_BITS)
         stage = Signal(signed(numerics.STAGE_BITS), reset_less=True)
         index = Signal(signed(INDEX_BITS + 1), reset_less=True)
         with m.If(self.enables[INDEX_STAGE]):
@@ -159,10 +162,16 @@ class RequantizerLane(wiring.Component):
         m.d.comb += self.index.eq(clamp_unsigned(index, self._index_bits))
         return stage
 
-    def _multiply(self, m: Module, name: str, stage: int, a: Signal, b: Value, style: Multipliers) -> Signal:
-        """a * b, registered at the end of `stage`."""
-        m.submodules[name] = multiplier = Multiplier(a.shape(), b.shape(), style)
-        m.d.comb += [multiplier.enable.eq(self.enables[stage]), multiplier.a.eq(a), multiplier.b.eq(b)]
+    def _multiply(
+        self, m: Module, name: str, stage: int, a: Signal, b: Value, style: Multipliers, latency: int = 1
+    ) -> Signal:
+        """a * b, registered at the end of `stage` and, if `latency` is 2, of the one after it."""
+        m.submodules[name] = multiplier = Multiplier(a.shape(), b.shape(), style, latency)
+        m.d.comb += [
+            multiplier.enables.eq(self.enables[stage : stage + latency]),
+            multiplier.a.eq(a),
+            multiplier.b.eq(b),
+        ]
         return multiplier.product
 
     def _shift(self, m: Module, name: str, x: Value, amount: Value, stage: int, bits: int) -> RoundingShift:
@@ -179,17 +188,17 @@ class RequantizerLane(wiring.Component):
         return (t + Cat(Const(1, 1), self.index_zero).as_signed()) >> 1
 
     def _select_operand(self, m: Module, stage: Signal) -> tuple[Signal, Signal]:
-        """(operand, addend) of the second stage by mode, stages 5 and 6; the table is read in between."""
+        """(operand, addend) of the second stage by mode, stages 6 and 7; the table is read in between."""
         entry = Signal(range(len(self.row) // numerics.OPERAND_BITS), reset_less=True)
-        stage6 = Signal.like(stage)
+        stage7 = Signal.like(stage)
         operand, addend = Signal(signed(numerics.OPERAND_BITS), reset_less=True), Signal.like(stage)
         value = self.row.word_select(entry, numerics.OPERAND_BITS)
         with m.If(self.enables[READ_STAGE]):
-            m.d.sync += [entry.eq(self.index), stage6.eq(stage)]
+            m.d.sync += [entry.eq(self.index), stage7.eq(stage)]
         with m.If(self.enables[OPERAND_STAGE]):
-            m.d.sync += addend.eq(stage6)
+            m.d.sync += addend.eq(stage7)
             if self._matmul:
-                m.d.sync += operand.eq(self._any_operand(m, value, stage6))
+                m.d.sync += operand.eq(self._any_operand(m, value, stage7))
                 with m.If((self.operand == OperandMode.TABLE) | (self.operand == OperandMode.STAGE)):
                     m.d.sync += addend.eq(0)
             else:
@@ -215,14 +224,14 @@ class RequantizerLane(wiring.Component):
         return Mux(source[1], Mux(source[0], choices[3], choices[2]), Mux(source[0], choices[1], choices[0]))[:bits]
 
     def _second_stage(self, m: Module, operand: Signal, addend: Signal) -> Signal:
-        """code = zero_point + round_shift(operand * multiplier2 + addend, shift2), stages 7 to 11."""
+        """code = zero_point + round_shift(operand * multiplier2 + addend, shift2), stages 8 to 12."""
         product = self._second_product(m, operand)
-        addend8 = Signal.like(addend)
+        addend9 = Signal.like(addend)
         total = Signal(signed(len(operand) + len(self.multiplier2) + 1), reset_less=True)
         with m.If(self.enables[MULTIPLIER2_STAGE]):
-            m.d.sync += addend8.eq(addend)
+            m.d.sync += addend9.eq(addend)
         with m.If(self.enables[MULTIPLIER2_STAGE + 1]):
-            m.d.sync += total.eq(product + addend8)
+            m.d.sync += total.eq(product + addend9)
         bits = WIDE_BITS if self._matmul else CODE_BITS
         shift = self._shift(m, "shift2", total, self.shift2, SHIFT2_STAGE, bits)
         t = Mux(shift.over, Cat((~shift.sign).replicate(bits), shift.sign), shift.t[:]).as_signed()

@@ -4,12 +4,14 @@ from amaranth import Cat, Module, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hw.arithmetic.product import product
+from hw.arithmetic.multiplier import Multiplier
 from hw.arithmetic.rounding_shift import RoundingShift
 from hw.config import Multipliers
 from quant import numerics
 
 __all__ = ["Scaler"]
+
+PRODUCT_LATENCY = 2  #: a wide operand takes two blocks and a sum
 
 
 class Scaler(wiring.Component):
@@ -23,7 +25,7 @@ class Scaler(wiring.Component):
     style : how to multiply
     """
 
-    latency = 2 + RoundingShift.latency  #: cycles from `valid` to `y`
+    latency = PRODUCT_LATENCY + RoundingShift.latency + 1  #: cycles from `valid` to `y`
 
     def __init__(self, x_bits: int, multiplier_bits: int, y_bits: int, style: Multipliers) -> None:
         self._style = style
@@ -40,15 +42,30 @@ class Scaler(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
 
+        enables = Signal(self.latency)  # bit k: stage k holds an operand
         valids = Signal(self.latency - 1)
-        m.d.sync += valids.eq(Cat(self.valid, valids))
+        m.d.comb += enables.eq(Cat(self.valid, valids))
+        m.d.sync += valids.eq(enables)
 
-        scaled = Signal(signed(len(self.x) + len(self.multiplier)), reset_less=True)
-        shift = Signal.like(self.shift, reset_less=True)
-        with m.If(self.valid):
-            m.d.sync += [scaled.eq(product(self.multiplier, self.x, self._style)), shift.eq(self.shift)]
-        m.submodules.shifter = shifter = RoundingShift(len(scaled), len(self.y))
-        m.d.comb += [shifter.enables.eq(valids), shifter.x.eq(scaled), shifter.shift.eq(shift)]
-        with m.If(valids[-1]):
+        shape = (self.x.shape(), self.multiplier.shape())
+        m.submodules.multiplier = multiplier = Multiplier(*shape, self._style, PRODUCT_LATENCY)
+        m.d.comb += [
+            multiplier.enables.eq(enables),
+            multiplier.a.eq(self.x),
+            multiplier.b.eq(self.multiplier),
+        ]
+        shift = self.shift
+        for k in range(PRODUCT_LATENCY):
+            register = Signal.like(self.shift, name=f"shift{k + 1}", reset_less=True)
+            with m.If(enables[k]):
+                m.d.sync += register.eq(shift)
+            shift = register
+        m.submodules.shifter = shifter = RoundingShift(len(multiplier.product), len(self.y))
+        m.d.comb += [
+            shifter.enables.eq(enables[PRODUCT_LATENCY:]),
+            shifter.x.eq(multiplier.product),
+            shifter.shift.eq(shift),
+        ]
+        with m.If(enables[-1]):
             m.d.sync += self.y.eq(shifter.y)
         return m
