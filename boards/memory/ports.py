@@ -84,14 +84,20 @@ class MemoryPorts(wiring.Component):
             with m.If(initiator.write.bready):
                 m.d.sync += initiator.write.bvalid.eq(0)
 
+        accept = Signal()  # the cycle after a grant: requests come from far
+        m.d.sync += accept.eq(0)
+        for index, initiator in enumerate(ports):
+            m.d.comb += [
+                initiator.read.arready.eq(accept & (granted == 2 * index)),
+                initiator.write.awready.eq(accept & (granted == 2 * index + 1)),
+            ]
         with m.FSM():
             with m.State("GRANT"):
-                m.d.sync += granted.eq(choice)
+                m.d.sync += [granted.eq(choice), accept.eq(requests.any())]
                 with m.Switch(choice):
                     for index, initiator in enumerate(ports):
                         for write, channel, prefix in ((0, initiator.read, "ar"), (1, initiator.write, "aw")):
                             with m.Case(2 * index + write):
-                                m.d.comb += getattr(channel, f"{prefix}ready").eq(requests[2 * index + write])
                                 m.d.sync += [
                                     address.eq(getattr(channel, f"{prefix}addr") >> WORD_SIZE_BITS),
                                     beats.eq(getattr(channel, f"{prefix}len")),

@@ -96,7 +96,7 @@ class DotProducts(wiring.Component):
             style = self._form.style
             multiplier = place(m, platform, f"multiplier{x}", Multiplier, packing.a_shape, packing.b_shape, style)
             m.d.comb += [
-                multiplier.enable.eq(self.enable[0]),
+                multiplier.enables.eq(self.enable[0]),
                 multiplier.a.eq(self.a[x]),
                 multiplier.b.eq(self.b[x]),
             ]

@@ -65,6 +65,7 @@ class RoundingShift(wiring.Component):
         widths = bits + COARSE - 1, bits + MIDDLE - 1
         coarse, middle = Signal(widths[0], reset_less=True), Signal(widths[1], reset_less=True)
         coarse_sign, coarse_over, middle_over = (Signal(reset_less=True) for _ in range(3))
+        ones = Signal(reset_less=True)  # middle[1 : bits - 1] are
         rest, last = Signal(3, reset_less=True), Signal(reset_less=True)
         sign = self.x[-1]
         doubled = Cat(0, self.x, sign.replicate(max(0, 3 * COARSE + widths[0] - len(self.x) - 1)))
@@ -75,9 +76,11 @@ class RoundingShift(wiring.Component):
                 coarse_sign.eq(sign),
                 rest.eq(self.shift[:3]),
             ]
+        shifted = select(coarse, rest[1:], MIDDLE, widths[1])
         with m.If(self.enables[1]):
             m.d.sync += [
-                middle.eq(select(coarse, rest[1:], MIDDLE, widths[1])),
+                middle.eq(shifted),
+                ones.eq(shifted[1 : bits - 1].all()),
                 middle_over.eq(coarse_over | exceeds(coarse, coarse_sign, rest[1:], MIDDLE, widths[1])),
                 self.sign.eq(coarse_sign),
                 last.eq(rest[0]),
@@ -88,9 +91,7 @@ class RoundingShift(wiring.Component):
         ]
         # The largest t would be rounded beyond the largest y.
         over = Signal()
-        m.d.comb += over.eq(
-            self.over | (~self.sign & middle[1 : bits - 1].all() & Mux(last, middle[bits - 1], middle[0]))
-        )
+        m.d.comb += over.eq(self.over | (~self.sign & ones & Mux(last, middle[bits - 1], middle[0])))
         limit = Cat(0, (~self.sign).replicate(bits - 2), self.sign)
         m.d.comb += self.y.eq((Mux(over, limit, self.t[:]).as_signed() + 1) >> 1)
         return m

@@ -1,10 +1,11 @@
 """Several readers on one AXI4 read port."""
 
 from amaranth.hdl import Cat, Module, Signal
-from amaranth.lib import fifo, wiring
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hw.bus.axi4 import ADDRESS_BITS, Axi4Read, drive_read_constants
+from hw.memory.fifo import Fifo
 
 __all__ = ["ReadArbiter"]
 
@@ -39,9 +40,7 @@ class ReadArbiter(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         readers = list(self.readers)
-        m.submodules.order = order = fifo.SyncFIFO(
-            width=max(1, (len(readers) - 1).bit_length()), depth=self._bursts_in_flight
-        )
+        m.submodules.order = order = Fifo(width=max(1, (len(readers) - 1).bit_length()), depth=self._bursts_in_flight)
         m.d.comb += drive_read_constants(self.bus)
 
         # AR: the next initiator after the last granted one that asks
@@ -59,7 +58,7 @@ class ReadArbiter(wiring.Component):
 
         arvalid = Signal()
         take = Signal()
-        m.d.comb += [self.bus.arvalid.eq(arvalid), take.eq((~arvalid | self.bus.arready) & order.w_rdy)]
+        m.d.comb += [self.bus.arvalid.eq(arvalid), take.eq((~arvalid | self.bus.arready) & order.i.ready)]
         with m.If(self.bus.arready):
             m.d.sync += arvalid.eq(0)
         with m.If(take & requested):
@@ -70,13 +69,13 @@ class ReadArbiter(wiring.Component):
                     m.d.comb += reader.arready.eq(take)
                     with m.If(take):
                         m.d.sync += [self.bus.araddr.eq(reader.araddr), self.bus.arlen.eq(reader.arlen)]
-        m.d.comb += [order.w_data.eq(choice), order.w_en.eq(take & requested)]
+        m.d.comb += [order.i.payload.eq(choice), order.i.valid.eq(take & requested)]
 
         # R: to the initiator of the oldest burst
-        m.d.comb += [self.bus.rready.eq(1), order.r_en.eq(self.bus.rvalid & self.bus.rlast)]
+        m.d.comb += [self.bus.rready.eq(1), order.o.ready.eq(self.bus.rvalid & self.bus.rlast)]
         response = {name: Signal.like(getattr(self.bus, name), name=name) for name in ("rdata", "rresp", "rlast")}
         m.d.sync += [register.eq(getattr(self.bus, name)) for name, register in response.items()]
         for index, reader in enumerate(readers):
             m.d.comb += [getattr(reader, name).eq(register) for name, register in response.items()]
-            m.d.sync += reader.rvalid.eq(self.bus.rvalid & (order.r_data == index))
+            m.d.sync += reader.rvalid.eq(self.bus.rvalid & (order.o.payload == index))
         return m

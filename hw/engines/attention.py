@@ -136,7 +136,7 @@ class OuterProducts(wiring.Component):
             for i, value in enumerate(v):
                 style = self._config.engine_multiplier
                 block = place(m, platform, f"multiplier{first}_{i}", Multiplier, form.a_shape, form.b_shape, style)
-                m.d.comb += [block.enable.eq(enable), block.a.eq(value), block.b.eq(factor)]
+                m.d.comb += [block.enables.eq(enable), block.a.eq(value), block.b.eq(factor)]
                 for of_value in form.split(block.product):
                     for j, total in enumerate(of_value):
                         products[first + j].append(total)

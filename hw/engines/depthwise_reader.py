@@ -2,7 +2,6 @@
 
 from amaranth import Module, Mux, Signal, Value, signed
 from amaranth.lib import data, enum, stream, wiring
-from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
 from hw.config import AcceleratorConfig
@@ -10,6 +9,7 @@ from hw.control.descriptors import DepthwiseBody
 from hw.engines.countdown import Countdown
 from hw.engines.depthwise_parameters import PASS_SLOTS, PASSES_3X3, PASSES_5X5
 from hw.interfaces import PadRead, pad_word_layout
+from hw.memory.fifo import Fifo
 from hw.memory.map_rows import last_row, next_row
 
 __all__ = ["DepthwiseReader", "Offset", "slot_layout"]
@@ -59,10 +59,10 @@ class RowWalk(wiring.Component):
     -------
     source, stride2, top, source_rows : fields of the instruction; constant from the cycle before a command on. There is
         at least one source row
-    block : go to output row 0 of kernel row 0
-    kernel_row : go to output row 0 of the next kernel row
-    same_kernel_row : go back to output row 0
-    output_row : go to the next output row
+    go : go on, to the next output row or what the following say; known late
+    block : to output row 0 of kernel row 0
+    kernel_row : to output row 0 of the next kernel row
+    same_kernel_row : back to output row 0
     address : of the current row
     real : the current row exists
     """
@@ -71,7 +71,7 @@ class RowWalk(wiring.Component):
         body = data.Layout.cast(DepthwiseBody)
         super().__init__(
             {name: In(body[name].shape) for name in ("source", "stride2", "top", "source_rows")}
-            | {name: In(1) for name in ("block", "kernel_row", "same_kernel_row", "output_row")}
+            | {name: In(1) for name in ("go", "block", "kernel_row", "same_kernel_row")}
             | {"address": Out(16), "real": Out(1)}
         )
 
@@ -100,19 +100,20 @@ class RowWalk(wiring.Component):
         next_address = Mux(self.address >= threshold, self.address + wrapped_step, self.address + step)
         next_real = Mux(self.stride2, (j >= -2) & (j <= last_real[2]), (j >= -1) & (j <= last_real[1]))
 
-        with m.If(self.block):
-            m.d.sync += [j.eq(-self.top), first_j.eq(-self.top)]
-            m.d.sync += [self.address.eq(view.start), first_address.eq(view.start)]
-            m.d.sync += [self.real.eq(self.top == 0), first_real.eq(self.top == 0)]
-        with m.Elif(self.kernel_row):
-            m.d.sync += [j.eq(first_j + 1), first_j.eq(first_j + 1)]
-            m.d.sync += [self.address.eq(next_first), first_address.eq(next_first)]
-            m.d.sync += [self.real.eq(next_first_real), first_real.eq(next_first_real)]
-        with m.Elif(self.same_kernel_row):
-            m.d.sync += [j.eq(first_j), self.address.eq(first_address), self.real.eq(first_real)]
-        with m.Elif(self.output_row):
-            m.d.sync += [j.eq(j + Mux(self.stride2, 2, 1)), self.address.eq(Mux(j < 0, entry, next_address))]
-            m.d.sync += self.real.eq(next_real)
+        with m.If(self.go):
+            with m.If(self.block):
+                m.d.sync += [j.eq(-self.top), first_j.eq(-self.top)]
+                m.d.sync += [self.address.eq(view.start), first_address.eq(view.start)]
+                m.d.sync += [self.real.eq(self.top == 0), first_real.eq(self.top == 0)]
+            with m.Elif(self.kernel_row):
+                m.d.sync += [j.eq(first_j + 1), first_j.eq(first_j + 1)]
+                m.d.sync += [self.address.eq(next_first), first_address.eq(next_first)]
+                m.d.sync += [self.real.eq(next_first_real), first_real.eq(next_first_real)]
+            with m.Elif(self.same_kernel_row):
+                m.d.sync += [j.eq(first_j), self.address.eq(first_address), self.real.eq(first_real)]
+            with m.Else():
+                m.d.sync += [j.eq(j + Mux(self.stride2, 2, 1)), self.address.eq(Mux(j < 0, entry, next_address))]
+                m.d.sync += self.real.eq(next_real)
         return m
 
 
@@ -142,21 +143,21 @@ class DepthwiseReader(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.slots = slots = SyncFIFO(width=slot_layout(self._config).size, depth=PREFETCH_WORDS)
+        m.submodules.slots = slots = Fifo(width=slot_layout(self._config).size, depth=PREFETCH_WORDS)
         # There is a slot for every word that is on its way, so words always find room.
-        m.submodules.words = words = SyncFIFO(width=self._config.pad_word_bits, depth=PREFETCH_WORDS)
-        wiring.connect(m, wiring.flipped(self.slots), slots.r_stream)
-        wiring.connect(m, wiring.flipped(self.words), words.r_stream)
+        m.submodules.words = words = Fifo(width=self._config.pad_word_bits, depth=PREFETCH_WORDS)
+        wiring.connect(m, wiring.flipped(self.slots), slots.o)
+        wiring.connect(m, wiring.flipped(self.words), words.o)
         slot = Signal(slot_layout(self._config))
         body, running, advance, end = Signal(DepthwiseBody), Signal(), Signal(), Signal()
         m.d.comb += [
-            advance.eq(running & slots.w_rdy & (~slot.real | self.source.ready)),
-            self.source.valid.eq(running & slots.w_rdy & slot.real),
+            advance.eq(running & slots.i.ready & (~slot.real | self.source.ready)),
+            self.source.valid.eq(running & slots.i.ready & slot.real),
             self.source.pad.eq(body.source.pad),
-            slots.w_en.eq(advance),
-            slots.w_data.eq(slot),
-            words.w_en.eq(self.source.data_valid),
-            words.w_data.eq(self.source.data),
+            slots.i.valid.eq(advance),
+            slots.i.payload.eq(slot),
+            words.i.valid.eq(self.source.data_valid),
+            words.i.payload.eq(self.source.data),
         ]
 
         begin = Signal()
@@ -181,8 +182,9 @@ class DepthwiseReader(wiring.Component):
         words_left, second = Signal(9), Signal()  # `words_left` has one more for a stride of 2
         word_left, block_begin = Signal(), Signal()
         block_offset, offset = Signal(16), Signal(16)  # of the block and the word from the row's address
-        row_end, pass_end, block_end = Signal(), Signal(), Signal()
+        row_end, pass_end, block_end, row_begin = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
+            row_begin.eq(begin | (advance & row_end)),
             row_end.eq(slots.last),
             pass_end.eq(row_end & output_rows.last),
             block_end.eq(pass_end & slot.last),
@@ -193,39 +195,41 @@ class DepthwiseReader(wiring.Component):
             slot.row_end.eq(row_end),
             slot.pass_end.eq(pass_end),
             slot.block_begin.eq(block_begin),
-            rows.block.eq(begin | (advance & block_end)),
-            rows.output_row.eq(advance & row_end),
+            rows.go.eq(row_begin),
+            rows.block.eq(begin | block_end),
         ]
-        self._passes(m, body, begin, advance & pass_end, slot, rows)
-        self._columns(m, body, begin | (advance & row_end), advance, words_left, rows.real, slot)
+        self._passes(m, body, begin, advance, pass_end, slot, rows)
+        self._columns(m, body, row_begin, advance, words_left, rows.real, slot)
 
+        next_offset = Mux(begin, 0, Mux(block_end, block_offset + body.source_groups, block_offset))
         with m.If(advance):
-            m.d.sync += [*slots.step(), second.eq(~second), block_begin.eq(0)]
-            with m.If(slot.real):
-                m.d.sync += offset.eq(offset + 1)
+            m.d.sync += [*slots.step(), second.eq(~second), block_begin.eq(block_end)]
             with m.If(word_left):
                 m.d.sync += [words_left.eq(words_left - 1), word_left.eq(words_left != 1 + body.stride2)]
+        with m.If(begin | (advance & (slot.real | row_end))):
+            m.d.sync += offset.eq(Mux(begin | row_end, next_offset, offset + 1))
         with m.If(advance & row_end):
             m.d.sync += output_rows.step()
-        with m.If(begin | (advance & row_end)):
-            m.d.sync += [words_left.eq(body.source_groups + body.stride2), word_left.eq(1), offset.eq(block_offset)]
+        with m.If(row_begin):
+            m.d.sync += [
+                words_left.eq(body.source_groups + body.stride2),
+                word_left.eq(1),
+                block_offset.eq(next_offset),
+            ]
         with m.If(begin):
             slots_per_row = body.groups_per_row << body.stride2
             m.d.sync += [
                 *slots.load(slots_per_row - 1, slots_per_row == 1),
                 *output_rows.load(body.rows - 1, body.rows == 1),
                 *blocks.load(body.blocks - 1, body.blocks == 1),
-                block_offset.eq(0),
-                offset.eq(0),
                 second.eq(0),
                 block_begin.eq(1),
             ]
         with m.Elif(advance & block_end):
-            next_offset = block_offset + body.source_groups
-            m.d.sync += [*blocks.step(), block_offset.eq(next_offset), offset.eq(next_offset), block_begin.eq(1)]
+            m.d.sync += blocks.step()
 
     def _passes(
-        self, m: Module, body: data.View, begin: Value, next_pass: Value, slot: data.View, rows: RowWalk
+        self, m: Module, body: data.View, begin: Value, advance: Value, pass_end: Value, slot: data.View, rows: RowWalk
     ) -> None:
         """Pass index, and the tap offset: 5x5 kernels take two passes per kernel row."""
         index = Signal(range(PASS_SLOTS))
@@ -235,12 +239,12 @@ class DepthwiseReader(wiring.Component):
             slot.last.eq(index == Mux(body.kernel5, PASSES_5X5 - 1, PASSES_3X3 - 1)),
             slot.stride2.eq(body.stride2),
             slot.offset.eq(Mux(body.kernel5, Mux(index[0], Offset.PLUS_1, Offset.MINUS_2), Offset.MINUS_1)),
-            rows.same_kernel_row.eq(next_pass & body.kernel5 & ~index[0]),
-            rows.kernel_row.eq(next_pass & ~(body.kernel5 & ~index[0])),
+            rows.same_kernel_row.eq(pass_end & body.kernel5 & ~index[0]),
+            rows.kernel_row.eq(pass_end & ~(body.kernel5 & ~index[0])),
         ]
         with m.If(begin):
             m.d.sync += index.eq(0)
-        with m.Elif(next_pass):
+        with m.Elif(advance & pass_end):
             m.d.sync += index.eq(Mux(slot.last, 0, index + 1))
 
     def _columns(

@@ -169,6 +169,7 @@ class DepthwiseWindow(wiring.Component):
         pixels = Signal(len(picked), reset_less=True)
         real = Signal(len(picked_real), reset_less=True)
         chunk, begins, pass_end = Signal(range(max(count, 2))), Signal(), Signal()
+        early = Signal(init=1)  # the address is below MIN_REVISIT - 1
         m.d.comb += [
             step_ends.eq(chunk == count - 1),
             self.pixels.eq(pixels),
@@ -179,6 +180,7 @@ class DepthwiseWindow(wiring.Component):
         ]
         with m.If(self.chunk):
             m.d.sync += [chunk.eq(chunk + 1), begins.eq(0), self.address.eq(self.address + 1)]
+            m.d.sync += early.eq(early & (self.address != Accumulators.MIN_REVISIT - 2))
             for stride in (1, 2) if count > 1 else ():
                 with m.If(self.stride2 == stride - 1):
                     pixels_on = stride * config.dw_pixels
@@ -186,7 +188,7 @@ class DepthwiseWindow(wiring.Component):
             with m.If(step_ends):
                 m.d.sync += [chunk.eq(0), self.chunk.eq(0)]
                 with m.If(pass_end):
-                    m.d.sync += self.address.eq(0)
+                    m.d.sync += [self.address.eq(0), early.eq(1)]
         with m.If(fire):
             m.d.sync += [
                 self.chunk.eq(1),
@@ -204,7 +206,7 @@ class DepthwiseWindow(wiring.Component):
         # A pass of few chunks waits before the next one.
         idle = Signal(range(Accumulators.MIN_REVISIT))
         pass_leaves = self.chunk & step_ends & pass_end
-        short = pass_leaves & (self.address < Accumulators.MIN_REVISIT - 1)
+        short = pass_leaves & early
         m.d.comb += gap.eq(short | (idle != 0))
         with m.If(short):
             m.d.sync += idle.eq(Accumulators.MIN_REVISIT - 2 - self.address)

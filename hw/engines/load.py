@@ -18,7 +18,9 @@ from hw.bus.reader import AxiReader
 from hw.config import KERNEL_ROWS, STEM_TAPS, AcceleratorConfig
 from hw.control.descriptors import LoadBody
 from hw.interfaces import EngineStatus, InstructionPort, PadWrite
+from hw.memory.fifo import Fifo
 from hw.memory.map_rows import last_row, next_row
+from hw.memory.stream_register import StreamRegister
 
 __all__ = ["Loader", "RowFetcher", "Unroller"]
 
@@ -27,6 +29,7 @@ WINDOW_STEP = 2 * CHANNELS  #: bytes from one output pixel's window to the next
 LEFT_PADDING = CHANNELS  #: bytes before the row that the first window sees
 ROWS_AHEAD = 8
 FIFO_BEATS = 128
+WRITE_ADDRESS_BITS = 16
 
 
 class RowFetcher(wiring.Component):
@@ -178,9 +181,8 @@ class Unroller(wiring.Component):
         body = Signal(LoadBody)
         active = Signal()
         rows_to_begin = Signal(10)
-        word_codes = WINDOW_STEP * config.pixels + STEM_TAPS - WINDOW_STEP
-        # of two words, so that the scratchpad's answer ends here
-        m.submodules.words = words = fifo.SyncFIFO(width=word_codes * config.act_bits, depth=2)
+        # the scratchpad's answer ends here
+        m.submodules.writes = writes = Fifo(width=WRITE_ADDRESS_BITS + config.pad_word_bits, depth=2)
 
         m.d.comb += self.body.ready.eq(~active)
         with m.If(self.body.valid & self.body.ready):
@@ -190,13 +192,14 @@ class Unroller(wiring.Component):
                 active.eq(1),
             ]
 
-        in_row, starved = self._shift_register(m, body, active & (rows_to_begin != 0), words)
-        self._write_words(m, body, words)
+        codes, available, pop = Signal(self._capacity * config.act_bits), Signal(), Signal()
+        in_row, starved = self._shift_register(m, body, active & (rows_to_begin != 0), codes, available, pop)
+        m.d.comb += [writes.i.valid.eq(available), pop.eq(self._write_words(m, body, codes, writes))]
 
         with m.If(self.rows.valid & self.rows.ready):
             m.d.sync += rows_to_begin.eq(rows_to_begin - 1)
         finished = Signal()
-        m.d.comb += finished.eq(active & (rows_to_begin == 0) & ~in_row & ~words.r_rdy)
+        m.d.comb += finished.eq(active & (rows_to_begin == 0) & ~in_row & ~writes.o.valid)
         with m.If(finished):
             m.d.sync += active.eq(0)
         m.d.sync += self.done.eq(finished)
@@ -210,27 +213,23 @@ class Unroller(wiring.Component):
         return m
 
     def _shift_register(
-        self, m: Module, body: data.View, more_rows: Value, words: fifo.SyncFIFO
+        self, m: Module, body: data.View, more_rows: Value, codes: Signal, available: Signal, pop: Signal
     ) -> tuple[Value, Value]:
-        """Rows and beats in, words out. Returns whether a row is in progress, and whether it waits for memory."""
+        """Rows and beats in; with `available`, a word is in the low bits of `codes`, which are 0 beyond the fill level.
+        Returns whether a row is in progress, and whether it waits for memory."""
         config = self._config
-        codes = Signal(self._capacity * config.act_bits)  # 0 beyond the fill level
         fill = Signal(range(self._highest_push + self._beat + 1))  # units after the left padding
         in_row = Signal()
-        beats_left = Signal(16)  # of the row, in memory
+        beats_left, from_memory = Signal(16), Signal()  # of the row; whether there are some
         words_left = Signal(8)  # of the row
 
-        from_memory = beats_left != 0
         room = in_row & (fill <= self._highest_push)
         push = Signal()
-        pop = Signal()
         row_ends = Signal()
         m.d.comb += [
             push.eq(room & (self.pixels.valid | ~from_memory)),
-            pop.eq(in_row & (fill >= self._step) & words.w_rdy),
+            available.eq(in_row & (fill >= self._step)),
             row_ends.eq(pop & (words_left == 1)),
-            words.w_en.eq(pop),
-            words.w_data.eq(codes),
             # bytes that no window needs are dropped between rows
             self.pixels.ready.eq(from_memory & (room | ~in_row)),
             self.rows.ready.eq(more_rows & ~from_memory & ~in_row),  # not with the last word: the way is long enough
@@ -246,17 +245,19 @@ class Unroller(wiring.Component):
                 fill.eq(fill + Mux(push, self._beat, 0) - Mux(pop, self._step, 0)),
             ]
         with m.If(self.pixels.valid & self.pixels.ready):
-            m.d.sync += beats_left.eq(beats_left - 1)
+            m.d.sync += [beats_left.eq(beats_left - 1), from_memory.eq(beats_left != 1)]
         with m.If(pop):
             m.d.sync += words_left.eq(words_left - 1)
         with m.If(row_ends):
             m.d.sync += in_row.eq(0)
+        row_beats = body.row_bytes // config.bus_bytes
         with m.If(self.rows.valid & self.rows.ready):
             m.d.sync += [
                 in_row.eq(1),
                 codes.eq(Cat(self._padding(body))),
                 fill.eq(0),
-                beats_left.eq(Mux(self.rows.payload, body.row_bytes // config.bus_bytes, 0)),
+                beats_left.eq(row_beats),
+                from_memory.eq(self.rows.payload & (row_beats != 0)),
                 words_left.eq(body.groups_per_row),
             ]
         return in_row, room & from_memory & ~self.pixels.valid
@@ -297,14 +298,14 @@ class Unroller(wiring.Component):
             aligned = shifted
         return aligned
 
-    def _write_words(self, m: Module, body: data.View, words: fifo.SyncFIFO) -> None:
-        """Write the blocks of each word, [output row][kernel row][pixel group][block]."""
+    def _write_words(self, m: Module, body: data.View, codes: Signal, writes: Fifo) -> Value:
+        """Write the blocks of each word, [output row][kernel row][pixel group][block]. Returns when a word is done."""
         config = self._config
         destination = self.destination
-        row = Signal(16)  # address of the output row
-        kernel_row_start = Signal(16)
-        column = Signal(16)  # address of the group's first block
-        address = Signal(16)
+        row = Signal(WRITE_ADDRESS_BITS)  # address of the output row
+        kernel_row_start = Signal(WRITE_ADDRESS_BITS)
+        column = Signal(WRITE_ADDRESS_BITS)  # address of the group's first block
+        address = Signal(WRITE_ADDRESS_BITS)
         kernel_row = Signal(range(KERNEL_ROWS))
         group = Signal(8)
         block = Signal(range(max(config.stem_blocks, 2)))
@@ -312,13 +313,13 @@ class Unroller(wiring.Component):
         written = Signal()
         last_block = block == config.stem_blocks - 1
         m.d.comb += [
-            destination.valid.eq(words.r_rdy),
+            written.eq(writes.i.valid & writes.i.ready),
+            writes.i.payload.eq(Cat(address, self._lanes(codes, block))),
+            destination.valid.eq(writes.o.valid),
+            writes.o.ready.eq(destination.ready),
             destination.pad.eq(body.destination.pad),
-            destination.address.eq(address),
-            destination.data.eq(self._lanes(words.r_data, block)),
+            Cat(destination.address, destination.data).eq(writes.o.payload),
             destination.mask.eq(~0),
-            written.eq(destination.valid & destination.ready),
-            words.r_en.eq(written & last_block),
         ]
 
         following_row = next_row(body.destination, row, last_row(m, body.destination))
@@ -341,6 +342,7 @@ class Unroller(wiring.Component):
         with m.If(self.body.valid & self.body.ready):
             start = self.body.payload.destination.start
             m.d.sync += [row.eq(start), kernel_row_start.eq(start), column.eq(start), address.eq(start)]
+        return written & last_block
 
     def _lanes(self, word: Signal, block: Signal) -> Value:
         """Scratchpad word of channel block `block`: windows of all pixels, lanes beyond the 9 taps 0."""
@@ -403,7 +405,9 @@ class Loader(wiring.Component):
         wiring.connect(m, fetcher.rows, rows.w_stream)
         wiring.connect(m, fetcher.body, unroller.body)
         wiring.connect(m, rows.r_stream, unroller.rows)
-        wiring.connect(m, reader.data, unroller.pixels)
+        m.submodules.pixels = pixels = StreamRegister(config.bus_bits)
+        wiring.connect(m, reader.data, pixels.i)
+        wiring.connect(m, pixels.o, unroller.pixels)
         wiring.connect(m, reader.bus, wiring.flipped(self.bus))
         wiring.connect(m, unroller.destination, wiring.flipped(self.destination))
         m.d.comb += [

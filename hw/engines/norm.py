@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from amaranth import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
+from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -22,6 +22,7 @@ from hw.arithmetic.scaler import Scaler
 from hw.config import AcceleratorConfig
 from hw.control.descriptors import NormBody, RequantMode, record_layout, record_words, table_words
 from hw.interfaces import EngineStatus, InstructionPort, PadRead, PadWrite, pad_address_bits, write_mask
+from hw.memory.fifo import Fifo
 from quant import numerics
 
 __all__ = ["GROUPS_AHEAD", "MAX_CHANNELS", "NormEngine", "RecordReader", "ReciprocalStd", "VectorReader", "VectorUnit"]
@@ -76,7 +77,7 @@ class VectorReader(wiring.Component):
 
         config, lanes, group_size = self._config, self._config.in_lanes, self._config.norm_group
         last_word = ((self.channels - 1) >> (lanes - 1).bit_length())[:CHANNEL_BITS]
-        m.submodules.words = words = SyncFIFO(width=lanes * config.act_bits, depth=WORDS_AHEAD)
+        m.submodules.words = words = Fifo(width=lanes * config.act_bits, depth=WORDS_AHEAD)
 
         # Requests run ahead as far as the FIFO has room for their data.
         active, second, word, ahead = Signal(), Signal(), Signal(CHANNEL_BITS), Signal(range(WORDS_AHEAD + 1))
@@ -86,10 +87,10 @@ class VectorReader(wiring.Component):
             self.source.valid.eq(active & (ahead != WORDS_AHEAD)),
             self.source.pad.eq(self.pad),
             self.source.address.eq(address),
-            words.w_en.eq(self.source.data_valid),
-            words.w_data.eq(self.source.data[self.pixel]),
+            words.i.valid.eq(self.source.data_valid),
+            words.i.payload.eq(self.source.data[self.pixel]),
         ]
-        m.d.sync += ahead.eq(ahead + requested - words.r_en)
+        m.d.sync += ahead.eq(ahead + requested - words.o.ready)
         with m.If(self.start):
             m.d.sync += [active.eq(1), second.eq(0), word.eq(0), address.eq(self.address)]
         with m.Elif(requested):
@@ -100,11 +101,11 @@ class VectorReader(wiring.Component):
         # Groups of the first word in the FIFO; `remaining` channels of this pass have not been taken.
         subblock, remaining = Signal(range(config.norm_subblocks)), Signal(CHANNEL_BITS)
         last_subblock = subblock == config.norm_subblocks - 1
-        group = words.r_data.word_select(subblock, group_size * config.act_bits)
+        group = words.o.payload.word_select(subblock, group_size * config.act_bits)
         m.d.comb += [
-            self.valid.eq(words.r_rdy),
+            self.valid.eq(words.o.valid),
             self.last.eq(remaining <= group_size),
-            words.r_en.eq(self.take & (last_subblock | self.last)),
+            words.o.ready.eq(self.take & (last_subblock | self.last)),
             *(
                 code.eq(Mux(remaining > i, group.word_select(i, config.act_bits), 0))
                 for i, code in enumerate(self.codes)
@@ -457,21 +458,21 @@ class NormEngine(wiring.Component):
         m.submodules.requantizer = requantizer = Requantizer(
             config, pixels=1, channels=config.norm_group, word_bits=config.bus_bits, acc_bits=ELEMENT_BITS
         )
-        m.submodules.waiting = waiting = SyncFIFO(width=len(unit.y.as_value()), depth=GROUPS_AHEAD)
+        m.submodules.waiting = waiting = Fifo(width=len(unit.y.as_value()), depth=GROUPS_AHEAD)
         m.submodules.results = results = SyncFIFOBuffered(width=len(writer.codes.as_value()), depth=GROUPS_AHEAD)
         connect(m, flipped(self.parameters), records.parameters)
         connect(m, records.table_write, requantizer.table_write)
-        go = waiting.r_rdy & records.valid
+        go = waiting.o.valid & records.valid
         m.d.comb += [
             records.start.eq(start),
             records.mode.eq(body.requant),
             records.channels.eq(body.channels),
             records.take.eq(go),
-            waiting.w_en.eq(unit.out_valid),
-            waiting.w_data.eq(unit.y),
-            waiting.r_en.eq(go),
+            waiting.i.valid.eq(unit.out_valid),
+            waiting.i.payload.eq(unit.y),
+            waiting.o.ready.eq(go),
             requantizer.valid.eq(go),
-            requantizer.acc.eq(waiting.r_data),
+            requantizer.acc.eq(waiting.o.payload),
             requantizer.records.eq(records.records),
             requantizer.mode.eq(body.requant),
             results.w_en.eq(requantizer.out_valid),
