@@ -66,8 +66,8 @@ class PadRead(wiring.Signature):
 
 
 class PadWrite(wiring.Signature):
-    """Write port of a requester; written in a cycle where `valid` and `ready` are 1, readable by requests granted in
-    the next cycle or later. `mask[pixel][group]` enables lanes of a pixel in groups of `write_group` channels."""
+    """Write port of a requester; taken in a cycle where `valid` and `ready` are 1, readable by requests granted two
+    cycles later or after that. `mask[pixel][group]` enables lanes of a pixel in groups of `write_group` channels."""
 
     def __init__(self, config: AcceleratorConfig) -> None:
         super().__init__(
@@ -97,7 +97,8 @@ class EngineStatus(wiring.Signature):
 
 class InstructionPort(wiring.Signature):
     """Instructions to an engine: `body` offers the next one whose waits are over; `done` is 1 for one cycle for each
-    completed instruction, in order, when its last result is visible to the next read request."""
+    completed instruction, in order, when its last result has been taken. The reads of the instructions that wait for
+    this are granted at least two cycles later, for want of a shorter way: when they can see it."""
 
     def __init__(self, body: type[data.Struct]) -> None:
         super().__init__({"body": Out(stream.Signature(body)), "done": In(1)})

@@ -232,20 +232,21 @@ class DepthwiseReader(wiring.Component):
         self, m: Module, body: data.View, begin: Value, advance: Value, pass_end: Value, slot: data.View, rows: RowWalk
     ) -> None:
         """Pass index, and the tap offset: 5x5 kernels take two passes per kernel row."""
-        index = Signal(range(PASS_SLOTS))
+        index, last = Signal(range(PASS_SLOTS)), Signal()
         m.d.comb += [
             slot.pass_index.eq(index),
             slot.first.eq(index == 0),
-            slot.last.eq(index == Mux(body.kernel5, PASSES_5X5 - 1, PASSES_3X3 - 1)),
+            slot.last.eq(last),
             slot.stride2.eq(body.stride2),
             slot.offset.eq(Mux(body.kernel5, Mux(index[0], Offset.PLUS_1, Offset.MINUS_2), Offset.MINUS_1)),
             rows.same_kernel_row.eq(pass_end & body.kernel5 & ~index[0]),
             rows.kernel_row.eq(pass_end & ~(body.kernel5 & ~index[0])),
         ]
         with m.If(begin):
-            m.d.sync += index.eq(0)
+            m.d.sync += [index.eq(0), last.eq(0)]
         with m.Elif(advance & pass_end):
-            m.d.sync += index.eq(Mux(slot.last, 0, index + 1))
+            m.d.sync += index.eq(Mux(last, 0, index + 1))
+            m.d.sync += last.eq(index == Mux(body.kernel5, PASSES_5X5 - 2, PASSES_3X3 - 2))
 
     def _columns(
         self,

@@ -1,6 +1,6 @@
 """Window of the depthwise engine: turns the words of input rows into the operands of output pixels."""
 
-from amaranth import Cat, Module, Signal, Value
+from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -86,10 +86,12 @@ class DepthwiseWindow(wiring.Component):
         pass_begins, bank = Signal(init=1), Signal()
 
         # An output word moves on when the last one's last chunk leaves.
-        banks_used = Signal(range(BANKS + 1))
+        banks_used, full = Signal(range(BANKS + 1)), Signal()
         take_bank = pass_begins & current.last
-        m.d.comb += fire.eq(complete & (~self.chunk | step_ends) & ~gap & ~(take_bank & (banks_used == BANKS)))
-        m.d.sync += banks_used.eq(banks_used + (fire & take_bank) - self.block_drained)
+        m.d.comb += fire.eq(complete & (~self.chunk | step_ends) & ~gap & ~(take_bank & full))
+        with m.If((fire & take_bank) ^ self.block_drained):  # `fire` is late: an enable, not a term of the sum
+            m.d.sync += banks_used.eq(Mux(self.block_drained, banks_used - 1, banks_used + 1))
+            m.d.sync += full.eq(~self.block_drained & (banks_used == BANKS - 1))
         m.d.comb += [self.pads_read.eq(fire & pass_begins & current.first), self.pads_bank.eq(bank)]
         with m.If(fire):
             m.d.sync += [pass_begins.eq(current.pass_end), bank.eq(bank ^ (current.pass_end & current.last))]
@@ -170,16 +172,18 @@ class DepthwiseWindow(wiring.Component):
         real = Signal(len(picked_real), reset_less=True)
         chunk, begins, pass_end = Signal(range(max(count, 2))), Signal(), Signal()
         early = Signal(init=1)  # the address is below MIN_REVISIT - 1
+        pass_leaves = Signal()  # the last chunk of a pass
         m.d.comb += [
             step_ends.eq(chunk == count - 1),
             self.pixels.eq(pixels),
             self.real.eq(real),
             self.weights_read.eq(self.chunk & begins),
             self.weights_bank.eq(self.bank),
-            self.block_computed.eq(self.chunk & step_ends & pass_end & self.last),
+            self.block_computed.eq(pass_leaves & self.last),
         ]
         with m.If(self.chunk):
             m.d.sync += [chunk.eq(chunk + 1), begins.eq(0), self.address.eq(self.address + 1)]
+            m.d.sync += pass_leaves.eq(pass_end & (chunk == count - 2) if count > 1 else 0)
             m.d.sync += early.eq(early & (self.address != Accumulators.MIN_REVISIT - 2))
             for stride in (1, 2) if count > 1 else ():
                 with m.If(self.stride2 == stride - 1):
@@ -196,6 +200,7 @@ class DepthwiseWindow(wiring.Component):
                 real.eq(picked_real),
                 begins.eq(pass_begins),
                 pass_end.eq(current.pass_end),
+                pass_leaves.eq(current.pass_end if count == 1 else 0),
                 self.bank.eq(bank),
                 self.stride2.eq(current.stride2),
                 self.first.eq(current.first),
@@ -204,11 +209,10 @@ class DepthwiseWindow(wiring.Component):
             ]
 
         # A pass of few chunks waits before the next one.
-        idle = Signal(range(Accumulators.MIN_REVISIT))
-        pass_leaves = self.chunk & step_ends & pass_end
-        short = pass_leaves & early
-        m.d.comb += gap.eq(short | (idle != 0))
-        with m.If(short):
+        idle, waits = Signal(range(Accumulators.MIN_REVISIT)), Signal()
+        m.d.comb += gap.eq((pass_leaves & early) | waits)
+        with m.If(pass_leaves & early):
             m.d.sync += idle.eq(Accumulators.MIN_REVISIT - 2 - self.address)
-        with m.Elif(idle != 0):
-            m.d.sync += idle.eq(idle - 1)
+            m.d.sync += waits.eq(self.address != Accumulators.MIN_REVISIT - 2)
+        with m.Elif(waits):
+            m.d.sync += [idle.eq(idle - 1), waits.eq(idle != 1)]

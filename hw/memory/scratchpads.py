@@ -1,6 +1,6 @@
 """Scratchpads: the memories of feature maps, and who may use them in a cycle."""
 
-from amaranth.hdl import Cat, Module, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
@@ -17,8 +17,9 @@ class Scratchpads(wiring.Component):
     Per pad and cycle the first requester in port order that asks is granted; requests for different pads never meet.
     `ready` is combinational and does not depend on the port's own `valid`. Data comes `PAD_READ_LATENCY` = 2 cycles
     after the grant: the memory, then its output register, then a multiplexer of pads in the cycle of use.
-    A word written in cycle t is read by requests granted in t + 1. Beyond the end of a pad, reads return anything and
-    writes are dropped. (Engines calculate addresses modulo the size of the largest pad, rounded up to a power of two.)
+    A word written in cycle t is in registers in t + 1, as it is a long way to the memories; requests granted in t + 2
+    read it. Beyond the end of a pad, reads return anything and writes are dropped. (Engines calculate addresses modulo
+    the size of the largest pad, rounded up to a power of two.)
 
     Parameters
     ----------
@@ -66,13 +67,18 @@ class Scratchpads(wiring.Component):
 
     def _connect_writes(self, m: Module, memory: Ram, pad: int, depth: int) -> None:
         """Write `memory` for the first requester, if the address exists."""
+        enable, address = Signal.like(memory.write_enable), Signal.like(memory.write_address, reset_less=True)
+        word, exists = Signal.like(memory.write_data, reset_less=True), Signal(reset_less=True)
+        m.d.sync += enable.eq(0)
         for request in reversed(list(self.writes)):
             with m.If(request.valid & (request.pad == pad)):
-                m.d.comb += [memory.write_address.eq(request.address), memory.write_data.eq(request.data)]
-                with m.If(request.address < depth):
-                    m.d.comb += memory.write_enable.eq(request.mask)
-                with m.Else():
-                    m.d.comb += memory.write_enable.eq(0)
+                m.d.sync += [enable.eq(request.mask), exists.eq(request.address < depth)]
+                m.d.sync += [address.eq(request.address), word.eq(request.data)]
+        m.d.comb += [
+            memory.write_enable.eq(Mux(exists, enable, 0)),
+            memory.write_address.eq(address),
+            memory.write_data.eq(word),
+        ]
 
     def _return_data(self, m: Module, port: wiring.PureInterface, words: list[Signal]) -> None:
         """Choose the pad that a granted request was for, when its data is there."""
