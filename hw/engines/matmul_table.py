@@ -2,12 +2,12 @@
 
 from amaranth.hdl import Array, Module, Signal
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 
 from hw.arithmetic.requantizer import TableWrite
 from hw.config import AcceleratorConfig
 from hw.control.descriptors import table_words
+from hw.memory.ram_fifo import RamFifo
 
 __all__ = ["TableLoader", "TableTask"]
 
@@ -54,8 +54,8 @@ class TableLoader(wiring.Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.fifo = fifo = SyncFIFOBuffered(width=len(self.words.payload), depth=max(self._words, 3))
-        wiring.connect(m, wiring.flipped(self.words), fifo.w_stream)
+        m.submodules.fifo = fifo = RamFifo(width=len(self.words.payload), depth=max(self._words, 3))
+        wiring.connect(m, wiring.flipped(self.words), fifo.i)
         busy = Signal()
         bank = Signal()
         word = Signal.like(self.write.word)
@@ -65,11 +65,11 @@ class TableLoader(wiring.Component):
         m.d.comb += [
             self.task.ready.eq(~(task.load & busy)),
             taken.eq(self.task.valid & self.task.ready),
-            self.write.valid.eq(busy & (waiting == 0) & fifo.r_rdy),
+            self.write.valid.eq(busy & (waiting == 0) & fifo.o.valid),
             self.write.bank.eq(bank),
             self.write.word.eq(word),
-            self.write.data.eq(fifo.r_data),
-            fifo.r_en.eq(self.write.valid & self.write.ready),
+            self.write.data.eq(fifo.o.payload),
+            fifo.o.ready.eq(self.write.valid & self.write.ready),
         ]
         users = self._count_users(m, taken)
         with m.If(busy & self.release.bit_select(bank, 1)):
@@ -83,9 +83,9 @@ class TableLoader(wiring.Component):
 
         pending = Signal(IN_FLIGHT_BITS)  # written tables that the drain has not acknowledged
         written = Signal()
-        m.d.comb += [written.eq(fifo.r_en & (word == self._words - 1)), self.loaded.eq(pending != 0)]
+        m.d.comb += [written.eq(fifo.o.ready & (word == self._words - 1)), self.loaded.eq(pending != 0)]
         m.d.sync += pending.eq(pending + written - self.use_loaded)
-        with m.If(fifo.r_en):
+        with m.If(fifo.o.ready):
             m.d.sync += word.eq(word + 1)
         with m.If(written):
             m.d.sync += [word.eq(0), busy.eq(0)]

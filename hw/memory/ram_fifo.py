@@ -12,7 +12,7 @@ __all__ = ["RamFifo"]
 class RamFifo(wiring.Component):
     """`depth` entries of `width` bits, at least 3: those in a `Ram`, and the one that was read from it.
 
-    Latency: 2 cycles from `i` to `o`. Throughput: one entry per cycle.
+    Latency: 2 cycles from `i` to `o`. Throughput: one entry per cycle. Flags are registers, as in `Fifo`.
 
     Members
     -------
@@ -28,16 +28,21 @@ class RamFifo(wiring.Component):
         m = Module()
         m.submodules.memory = memory = Ram(width=self._width, depth=self._stored)
         level = Signal(range(self._stored + 1))  # entries in the memory; one is read in the cycle after it came
+        room, some = Signal(init=1), Signal()  # in the memory
         write, read = memory.write_enable, memory.read_enable
         m.d.comb += [
-            self.i.ready.eq(level != self._stored),
+            self.i.ready.eq(room),
             write.eq(self.i.valid & self.i.ready),
             memory.write_data.eq(self.i.payload),
-            read.eq((level != 0) & (~self.o.valid | self.o.ready)),
+            read.eq(some & (~self.o.valid | self.o.ready)),
             self.o.payload.eq(memory.read_data),
         ]
         with m.If(write ^ read):  # known late: an enable, not a term of the sum
-            m.d.sync += level.eq(level + Mux(write, 1, -1))
+            m.d.sync += [
+                level.eq(level + Mux(write, 1, -1)),
+                room.eq(~write | (level != self._stored - 1)),
+                some.eq(write | (level != 1)),
+            ]
         for moved, address in ((write, memory.write_address), (read, memory.read_address)):
             pointer = Signal.like(address)
             m.d.comb += address.eq(pointer)
