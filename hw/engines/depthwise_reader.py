@@ -8,7 +8,7 @@ from hw.config import AcceleratorConfig
 from hw.control.descriptors import DepthwiseBody
 from hw.engines.countdown import Countdown
 from hw.engines.depthwise_parameters import PASS_SLOTS, PASSES_3X3, PASSES_5X5
-from hw.interfaces import PadRead, pad_word_layout
+from hw.interfaces import PadRead, pad_address_bits, pad_word_layout
 from hw.memory.fifo import Fifo
 from hw.memory.map_rows import last_row, next_row
 
@@ -67,12 +67,12 @@ class RowWalk(wiring.Component):
     real : the current row exists
     """
 
-    def __init__(self) -> None:
+    def __init__(self, address_bits: int) -> None:
         body = data.Layout.cast(DepthwiseBody)
         super().__init__(
             {name: In(body[name].shape) for name in ("source", "stride2", "top", "source_rows")}
             | {name: In(1) for name in ("go", "block", "kernel_row", "same_kernel_row")}
-            | {"address": Out(16), "real": Out(1)}
+            | {"address": Out(address_bits), "real": Out(1)}
         )
 
     def elaborate(self, platform: object) -> Module:
@@ -88,11 +88,11 @@ class RowWalk(wiring.Component):
         ]
         # the current row, and output row 0 of the current kernel row
         j, first_j = Signal(signed(ROW_BITS)), Signal(signed(ROW_BITS))
-        first_address, first_real = Signal(16), Signal()
+        first_address, first_real = Signal.like(self.address), Signal()
 
         # One row further than the first one; that is row 1 as long as the walk begins above the view or at row 0.
-        row_after_first = Signal(16)
-        m.d.comb += row_after_first.eq(next_row(view, first_address, last_row(m, view)))
+        row_after_first = Signal.like(self.address)
+        m.d.comb += row_after_first.eq(next_row(view, first_address, last_row(m, view, len(self.address))))
         next_first = Mux(first_j >= 0, row_after_first, view.start)
         next_first_real = (first_j >= -1) & (first_j <= last_real[1])
         entry = Mux(self.stride2 & (j == -1), row_after_first, view.start)
@@ -174,14 +174,17 @@ class DepthwiseReader(wiring.Component):
 
     def _walk(self, m: Module, body: data.View, begin: Signal, advance: Signal, slot: data.View, end: Signal) -> None:
         """Counters of the nest [block][kernel row][tap group][output row][slot]."""
-        m.submodules.rows = rows = RowWalk()
+        m.submodules.rows = rows = RowWalk(pad_address_bits(self._config))
         m.d.comb += [getattr(rows, name).eq(getattr(body, name)) for name in ("stride2", "top", "source_rows")]
         m.d.comb += rows.source.eq(body.source)
 
         slots, output_rows, blocks = Countdown(9), Countdown(8), Countdown(12)
         words_left, second = Signal(9), Signal()  # `words_left` has one more for a stride of 2
         word_left, block_begin = Signal(), Signal()
-        block_offset, offset = Signal(16), Signal(16)  # of the block and the word from the row's address
+        block_offset, offset = (
+            Signal.like(rows.address),
+            Signal.like(rows.address),
+        )  # of the block and the word from the row's address
         row_end, pass_end, block_end, row_begin = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             row_begin.eq(begin | (advance & row_end)),

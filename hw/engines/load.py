@@ -17,7 +17,7 @@ from hw.bus.bursts import burst_command
 from hw.bus.reader import AxiReader
 from hw.config import KERNEL_ROWS, STEM_TAPS, AcceleratorConfig
 from hw.control.descriptors import LoadBody
-from hw.interfaces import EngineStatus, InstructionPort, PadWrite
+from hw.interfaces import EngineStatus, InstructionPort, PadWrite, pad_address_bits
 from hw.memory.fifo import Fifo
 from hw.memory.map_rows import last_row, next_row
 from hw.memory.stream_register import StreamRegister
@@ -29,7 +29,6 @@ WINDOW_STEP = 2 * CHANNELS  #: bytes from one output pixel's window to the next
 LEFT_PADDING = CHANNELS  #: bytes before the row that the first window sees
 ROWS_AHEAD = 8
 FIFO_BEATS = 128
-WRITE_ADDRESS_BITS = 16
 
 
 class RowFetcher(wiring.Component):
@@ -182,7 +181,7 @@ class Unroller(wiring.Component):
         active = Signal()
         rows_to_begin = Signal(10)
         # the scratchpad's answer ends here
-        m.submodules.writes = writes = Fifo(width=WRITE_ADDRESS_BITS + config.pad_word_bits, depth=2)
+        m.submodules.writes = writes = Fifo(width=pad_address_bits(config) + config.pad_word_bits, depth=2)
 
         m.d.comb += self.body.ready.eq(~active)
         with m.If(self.body.valid & self.body.ready):
@@ -302,10 +301,8 @@ class Unroller(wiring.Component):
         """Write the blocks of each word, [output row][kernel row][pixel group][block]. Returns when a word is done."""
         config = self._config
         destination = self.destination
-        row = Signal(WRITE_ADDRESS_BITS)  # address of the output row
-        kernel_row_start = Signal(WRITE_ADDRESS_BITS)
-        column = Signal(WRITE_ADDRESS_BITS)  # address of the group's first block
-        address = Signal(WRITE_ADDRESS_BITS)
+        row = Signal(pad_address_bits(config))  # address of the output row
+        kernel_row_start, column, address = Signal.like(row), Signal.like(row), Signal.like(row)  # column: first block
         kernel_row = Signal(range(KERNEL_ROWS))
         group = Signal(8)
         block = Signal(range(max(config.stem_blocks, 2)))
@@ -318,11 +315,12 @@ class Unroller(wiring.Component):
             destination.valid.eq(writes.o.valid),
             writes.o.ready.eq(destination.ready),
             destination.pad.eq(body.destination.pad),
-            Cat(destination.address, destination.data).eq(writes.o.payload),
+            destination.address.eq(writes.o.payload[: len(address)]),
+            destination.data.eq(writes.o.payload[len(address) :]),
             destination.mask.eq(~0),
         ]
 
-        following_row = next_row(body.destination, row, last_row(m, body.destination))
+        following_row = next_row(body.destination, row, last_row(m, body.destination, len(row)))
         following_kernel_row = kernel_row_start + constant_product(body.groups_per_row, config.stem_blocks)
         with m.If(written & ~last_block):
             m.d.sync += [block.eq(block + 1), address.eq(address + body.groups_per_row)]
