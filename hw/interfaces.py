@@ -28,7 +28,7 @@ __all__ = [
 PAD_READ_LATENCY = 2  #: cycles from a granted read request to its data
 # the same behind the two ports of a `ReadPair`
 RESIDUAL_READ_LATENCY = PAD_READ_LATENCY + 1
-MATMUL_READ_LATENCY = RESIDUAL_READ_LATENCY + 1
+MATMUL_READ_LATENCY = RESIDUAL_READ_LATENCY + 2
 
 PAD_BITS = (PADS - 1).bit_length()
 ADDRESS_BITS = 16  #: of scratchpads, at most

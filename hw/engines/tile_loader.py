@@ -46,7 +46,7 @@ class TileLoader(wiring.Component):
     order of the stream; a consumer never waits for anything that comes later in the stream.
     """
 
-    WRITE_DELAY = 4
+    WRITE_DELAY = 5
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self._config = config

@@ -16,7 +16,8 @@ class ReadPair(wiring.Component):
     Throughput: one request per cycle and port. Data comes exactly `MATMUL_READ_LATENCY` (first port) and
     `RESIDUAL_READ_LATENCY` (second port) cycles after its request was taken, if the scratchpads refuse neither port.
     The first port is never refused. Its requests take a cycle longer, so that `ready` of the second port comes from
-    registers: it is 0 when both would ask for the same pad.
+    registers: it is 0 when both would ask for the same pad. Its data take a cycle longer, too, as the MAC array
+    calculates with them at once.
 
     Members
     -------
@@ -36,6 +37,8 @@ class ReadPair(wiring.Component):
         for i, o in ((first, earlier), (earlier, self.o[0]), (second, self.o[1])):
             m.d.sync += [o.valid.eq(i.valid), o.pad.eq(i.pad), o.address.eq(i.address)]
         m.d.sync += self.o[1].valid.eq(second.valid & second.ready)
-        for i, o in zip(self.i, self.o):
-            m.d.comb += [i.data.eq(o.data), i.data_valid.eq(o.data_valid)]
+        m.d.comb += [second.data.eq(self.o[1].data), second.data_valid.eq(self.o[1].data_valid)]
+        m.d.sync += first.data_valid.eq(self.o[0].data_valid)
+        with m.If(self.o[0].data_valid):
+            m.d.sync += first.data.eq(self.o[0].data)
         return m
