@@ -41,7 +41,7 @@ def _matmul(f: dict, config: AcceleratorConfig) -> Timing:
         left = f["out_subblocks"] - (tile - bool(f.get("from_state"))) * subblocks
         drain = words if divisors else min(left, subblocks) * max(words * beat, 2)
         busy += max(front, drain)
-    return Timing(busy, busy + drain + mac_format(config).latency + 22 + beat)
+    return Timing(busy, busy + drain + mac_format(config).latency + 24 + beat)
 
 
 def _depthwise(f: dict, config: AcceleratorConfig) -> Timing:
@@ -57,7 +57,7 @@ def _depthwise(f: dict, config: AcceleratorConfig) -> Timing:
         + passes * words_for(DW_TAPS * config.in_lanes * config.dw_weight_bits, config.bus_bits)
     )
     busy = max(f["blocks"] * compute, f["blocks"] * drain + 1, f["blocks"] * parameters + 3)
-    return Timing(busy, busy + parameters + (config.dw_subblocks - 1) * words * chunks + 29)
+    return Timing(busy, busy + parameters + (config.dw_subblocks - 1) * words * chunks + 30)
 
 
 def _attention(f: dict, config: AcceleratorConfig) -> Timing:
@@ -66,18 +66,18 @@ def _attention(f: dict, config: AcceleratorConfig) -> Timing:
     steps = 1 if f.get("pool") else ti // config.key_group
     tokens = f["rows"] * max(pixels * steps, 2 * f["groups_per_row"])  # a token takes two reads
     if f.get("pool"):
-        busy = blocks * (tokens + 1) + (blocks - 1) * max(ti + 1, 5) + ti + 14
+        busy = blocks * (tokens + 1) + (blocks - 1) * max(ti + 1, 5) + ti + 15
         return Timing(busy, busy)
     drains = [ti * (ti // config.state_group + (i % blocks == 0)) for i in range(blocks * blocks)]
-    total = 15 + blocks * blocks * (tokens + 2) + sum(max(d + 1, 6) for d in drains[:-1]) + drains[-1]
+    total = 16 + blocks * blocks * (tokens + 2) + sum(max(d + 1, 6) for d in drains[:-1]) + drains[-1]
     # the next head is taken, and fetches, when the last drain begins
-    return Timing(total - 15 + max(drains[-1] + 1, 9) - drains[-1], total)
+    return Timing(total - 16 + max(drains[-1] + 1, 9) - drains[-1], total)
 
 
 def _norm(f: dict, config: AcceleratorConfig) -> Timing:
     groups = -(-f["channels"] // config.norm_group)
     words = max(record_words(config.norm_group, config.bus_bits), 3)
-    busy = groups + 64 + config.act_bits + (groups - 1) * words
+    busy = groups + 66 + config.act_bits + (groups - 1) * words
     return Timing(busy, busy)
 
 
@@ -85,7 +85,7 @@ def _load(f: dict, config: AcceleratorConfig) -> Timing:
     fill = -(-6 * config.pixels // config.bus_bytes)
     blocks, groups = config.stem_blocks, f["groups_per_row"]
     row = max(-(-6 * config.pixels * groups // config.bus_bytes) + 1, max(fill + 1, blocks) + (groups - 1) * blocks)
-    busy = KERNEL_ROWS * f["rows"] * row + fill + 1 - max(fill + 1, blocks) + blocks + 3
+    busy = KERNEL_ROWS * f["rows"] * row + fill + 1 - max(fill + 1, blocks) + blocks + 4
     return Timing(busy, busy)
 
 
