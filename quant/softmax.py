@@ -13,7 +13,7 @@ from quant.numerics import Operand
 from quant.observers import Histogram, affine_range
 from quant.scales import BIAS_LIMIT, AffineFormat, fixed_point, shared_fixed_point
 
-__all__ = ["exponents", "probability_format", "probability_requant", "relative_bias"]
+__all__ = ["LEAST_PROBABILITY_SCALE", "exponents", "probability_format", "probability_requant", "relative_bias"]
 
 #: the zero-points of v become biases in units of a probability's code, and these have limits
 LEAST_PROBABILITY_SCALE = 255 / BIAS_LIMIT

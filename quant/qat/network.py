@@ -23,6 +23,7 @@ from quant.qat.config import QatConfig
 from quant.qat.rectification import centred_heads
 from quant.qat.steps import MapQuantizer, StreamQuantizer, WeightQuantizer
 from quant.scales import per_filter
+from quant.softmax import LEAST_PROBABILITY_SCALE
 from quant.streams import consumers, is_stream, keeps_scale
 
 __all__ = ["Layer", "QuantizedGraph"]
@@ -126,7 +127,7 @@ class QuantizedGraph(nn.Module):
         heads = torch.arange(node.heads)
         group = heads if self.config.head_scales == "head" else torch.zeros_like(heads)
         narrow = torch.zeros(int(group.max()) + 1, dtype=torch.bool)
-        return MapQuantizer(self.config.bits, group, narrow, offset=False)
+        return MapQuantizer(self.config.bits, group, narrow, offset=False, least=LEAST_PROBABILITY_SCALE)
 
     def _channels(self, node: FloatNode) -> int:
         """Of a node's output."""

@@ -69,7 +69,9 @@ def _sums(a: Tensor, b: Tensor, step: Tensor) -> Tensor:
     return (a * b).sum_to_size(step.shape)
 
 
-def learned_step(x: Tensor, step: Tensor, zero: Tensor, low: Tensor | int, high: int, shares: int) -> Tensor:
+def learned_step(
+    x: Tensor, step: Tensor, zero: Tensor, low: Tensor | int, high: int, shares: int, least: float = LEAST_STEP
+) -> Tensor:
     """Round `x` to what codes can stand for: step * (code - zero); see `_LearnedStep`.
 
     Gradients of step and zero are divided by the square root of the number of values that share them, times `high`.
@@ -79,6 +81,7 @@ def learned_step(x: Tensor, step: Tensor, zero: Tensor, low: Tensor | int, high:
     step, zero : broadcastable to `x`, of equal shape; zero becomes a code here, straight through.
     low, high : smallest and largest code; low may be a tensor like step.
     shares : values that share a step.
+    least : smallest step; what has been learned below it counts as this.
     """
     code = zero.detach().round().clamp(max=high)
     code = code.clamp(min=low) if isinstance(low, int) else code.maximum(low)
@@ -86,7 +89,7 @@ def learned_step(x: Tensor, step: Tensor, zero: Tensor, low: Tensor | int, high:
     if step.numel() == 1 and step.device.type == "cpu":
         # Numbers are quicker to clamp to than tensors of one, but for a GPU, which would have to be waited for.
         ends = tuple(end.item() for end in ends)
-    return _LearnedStep.apply(x, step.clamp(min=LEAST_STEP), zero, *ends, (shares * high) ** -0.5)
+    return _LearnedStep.apply(x, step.clamp(min=least), zero, *ends, (shares * high) ** -0.5)
 
 
 class WeightQuantizer(nn.Module):
@@ -129,6 +132,7 @@ class MapQuantizer(nn.Module):
     group : int64 (C,), the group of each channel.
     narrow : bool (groups,): the smallest code stays unused, as it does where codes less their middle are weights.
     offset : zero-points are learned; else they are 0.
+    least : smallest step of a group.
 
     Members
     -------
@@ -136,9 +140,11 @@ class MapQuantizer(nn.Module):
     exponent : (C,) float; a channel's step is that of its group times 2**-exponent.
     """
 
-    def __init__(self, bits: int, group: Tensor, narrow: Tensor, *, offset: bool = True) -> None:
+    def __init__(
+        self, bits: int, group: Tensor, narrow: Tensor, *, offset: bool = True, least: float = LEAST_STEP
+    ) -> None:
         super().__init__()
-        self.bits, self.high = bits, (1 << bits) - 1
+        self.bits, self.high, self.least = bits, (1 << bits) - 1, least
         self.register_buffer("group", group, persistent=False)
         self.register_buffer("low", narrow.float()[group], persistent=False)
         self.register_buffer("exponent", torch.zeros(len(group)))
@@ -158,7 +164,7 @@ class MapQuantizer(nn.Module):
     @property
     def middle(self) -> Tensor:
         """(C,) what the codes in the middle of the range stand for; without gradients."""
-        step = self.step.detach().clamp(min=LEAST_STEP)[self.group] * self.factor
+        step = self.step.detach().clamp(min=self.least)[self.group] * self.factor
         zero = self.zero.detach()[self.group].round().clamp(max=self.high).maximum(self.low)
         return ((1 << (self.bits - 1)) - zero) * step
 
@@ -172,7 +178,7 @@ class MapQuantizer(nn.Module):
             # The gradients of a group's channels are added up by the indexing.
             step, zero = channels(self.step[self.group] * self.factor), channels(self.zero[self.group])
             low = channels(self.low)
-        return learned_step(x, step, zero, low, self.high, x.numel() // len(self.step))
+        return learned_step(x, step, zero, low, self.high, x.numel() // len(self.step), self.least)
 
     @torch.no_grad()
     def start(self, values: Tensor, *, grouped: bool = False) -> None:
@@ -188,14 +194,14 @@ class MapQuantizer(nn.Module):
             histogram = Histogram()
             histogram.update(by_channel[chosen].reshape(1, -1))
             low, high = affine_range(histogram, self.bits, "mse")
-            step = (high - low).clamp(min=LEAST_STEP) / (self.high - unused)
+            step = (high - low).clamp(min=self.least) / (self.high - unused)
             self.step[index] = step
             if self.zero.requires_grad:
                 self.zero[index] = torch.round(-low / step) + unused
 
     def form(self) -> AffineFormat:
         """Scales and zero-points, one per channel or of the whole map."""
-        step = self.step.detach().double().clamp(min=LEAST_STEP)
+        step = self.step.detach().double().clamp(min=self.least)
         zero = self.zero.detach()[self.group].round().clamp(max=self.high).maximum(self.low).long()
         if len(step) == 1 and not self.grouped:
             return AffineFormat(step.cpu(), zero[:1].cpu(), self.bits)

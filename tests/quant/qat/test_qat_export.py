@@ -10,6 +10,7 @@ from quant.graph import INPUT, FloatConv, FloatSoftmaxAttention
 from quant.integer_network import Conv, PatchConv
 from quant.qat.export import integer_network
 from quant.qat.steps import MapQuantizer
+from quant.softmax import LEAST_PROBABILITY_SCALE
 
 CASES = [
     ("deit-cifar", {"bits": 4}),
@@ -89,6 +90,20 @@ def test_noise_is_small_with_many_bits():
     pictures = noise_images(4, 32)
     made = integer_network(trained, pictures, MEAN, STD)
     assert min(signal_to_noise(trained.graph, made, pictures).values()) > 15
+
+
+@torch.no_grad()
+def test_steps_that_training_drove_below_zero_have_integers():
+    """Biases in units of a probability's code would otherwise need more bits than there are."""
+    trained = network("deit-cifar", bits=8, rectify="centred").eval()
+    quantizers = [trained[node.name].probabilities for node in trained.graph.nodes]
+    quantizers = [quantizer for quantizer in quantizers if quantizer is not None]
+    for quantizer in quantizers:
+        quantizer.step.fill_(-1e-3)
+    pictures = noise_images(4, 32)
+    made = integer_network(trained, pictures, MEAN, STD)
+    assert quantizers and all((q.form().scale == LEAST_PROBABILITY_SCALE).all() for q in quantizers)
+    assert all(codes.abs().sum() for codes in made.run(torch.from_numpy(pictures), trace=True).values())
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_GPU)])
