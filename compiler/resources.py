@@ -160,8 +160,7 @@ def _depthwise(c: AcceleratorConfig) -> Features:
 
 def _attention(c: AcceleratorConfig) -> Features:
     products = _product_bits(c.engine_multiplier, c.in_lanes * c.key_group, c.act_bits, c.act_bits)
-    in_logic = {"states in logic": c.state_group} if c.logic_requantizers else {}
-    return {**products, **in_logic, "one": 1, "states per cycle": c.state_group, "word bits": c.pad_word_bits}
+    return {**products, "one": 1, "states per cycle": c.state_group, "word bits": c.pad_word_bits}
 
 
 def _lane_logic(count: Callable[[AcceleratorConfig], int]) -> Callable[[AcceleratorConfig], Features]:
@@ -205,7 +204,7 @@ UNITS: dict[str, Callable[[AcceleratorConfig], Features]] = {
     "depthwise accumulators": lambda c: {"sum bits": c.dw_pixels * c.in_lanes * c.acc_bits},
     "depthwise requantizer": _lane_logic(_depthwise_lanes),
     "attention": _attention,
-    "norm": lambda c: {"one": 1, **_lane_logic(_norm_lanes)(c)},
+    "norm": lambda c: {"one": 1, "lanes": _norm_lanes(c), "word bits": c.pad_word_bits},
     "norm requantizer": _lane_logic(_norm_lanes),
 }
 
@@ -226,9 +225,10 @@ def _depthwise_multipliers(c: AcceleratorConfig, _family: Family) -> Features:
 
 
 def _attention_multipliers(c: AcceleratorConfig, family: Family) -> Features:
-    products = 0 if c.logic_engines else outer_format(c).multipliers((c.in_lanes, c.key_group)) + 2  # two for addresses
-    scalers = 0 if c.logic_requantizers else c.state_group * _product_blocks(c.acc_bits, family)
-    return {"multipliers": products + scalers}
+    if c.logic_engines:
+        return {}
+    products = outer_format(c).multipliers((c.in_lanes, c.key_group))
+    return {"multipliers": products + c.state_group * _product_blocks(c.acc_bits, family) + 2}  # two for addresses
 
 
 def _lane_multipliers(count: Callable[[AcceleratorConfig], int]) -> Callable[[AcceleratorConfig, Family], Features]:
@@ -238,8 +238,8 @@ def _lane_multipliers(count: Callable[[AcceleratorConfig], int]) -> Callable[[Ac
 
 def _norm_multipliers(c: AcceleratorConfig, family: Family) -> Features:
     """Of the products of codes and channels, and of these with the reciprocal root."""
-    scaler = 0 if c.logic_requantizers else _product_blocks(c.act_bits + CHANNEL_BITS + 1, family)
-    return {"multipliers": _norm_lanes(c) * (scaler + (not c.logic_engines))}
+    blocks = 1 + _product_blocks(c.act_bits + CHANNEL_BITS + 1, family)
+    return {} if c.logic_engines else {"multipliers": _norm_lanes(c) * blocks}
 
 
 _MULTIPLIERS: dict[str, Callable[[AcceleratorConfig, Family], Features]] = {
