@@ -29,7 +29,9 @@ def test_small_engines_multiply_in_logic() -> None:
     assert AcceleratorConfig(logic_depthwise=True).engine_multiplier is Multipliers.PACKED
     assert AcceleratorConfig(logic_engines=True).scaler_multiplier is Multipliers.PACKED
     assert AcceleratorConfig(logic_requantizers=True).scaler_multiplier is Multipliers.LOGIC
-    assert AcceleratorConfig(logic_requantizers=1).requantizer_multipliers == (Multipliers.PLAIN, Multipliers.LOGIC)
+    assert AcceleratorConfig(logic_requantizers=1).requantizer_multipliers == (Multipliers.PACKED, Multipliers.LOGIC)
+    assert AcceleratorConfig(multiplier="logic").requantizer_multipliers == (Multipliers.PACKED,) * 2
+    assert AcceleratorConfig(multiplier="plain").requantizer_multipliers == (Multipliers.PLAIN,) * 2
     assert AcceleratorConfig(multiplier="dsp48e2").requantizer_multipliers == (Multipliers.DSP48E2,) * 2
     assert AcceleratorConfig(logic_engines=1).to_json() == AcceleratorConfig(logic_engines=True).to_json()
     with pytest.raises(ConfigError, match="logic_engines = 2 "):
