@@ -98,13 +98,13 @@ def compare(
     file: PredictionFile | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
-    """Run the networks on the first `limit` images of a data set (all if None); see `predict`."""
-    fake, image_input = fake_quantized(_graph(model), network), quantized_input(network)
-    classifiers = {
-        "float": float_classifier(model, network.info["mean"], network.info["std"]),
-        "fake": lambda images: fake.logits(image_input(images)),
-        "integer": network.run,
-    }
+    """Run the networks on the first `limit` images of a data set (all if None); see `predict`.
+
+    A network that was trained with quantization is its own fake-quantized copy.
+    """
+    exact = float_classifier(model, network.info["mean"], network.info["std"])
+    fake = exact if isinstance(model, QuantizedGraph) else _fake_classifier(model, network)
+    classifiers = {"float": exact, "fake": fake, "integer": network.run}
     classes = predict(classifiers, dataset, limit=limit, file=file, progress=progress)
 
     def agreement(name: str) -> float:
@@ -120,6 +120,11 @@ def compare(
     )
 
 
+def _fake_classifier(model: FloatNetwork, network: IntegerNetwork) -> Classifier:
+    fake, image_input = fake_quantized(_graph(model), network), quantized_input(network)
+    return lambda images: fake.logits(image_input(images))
+
+
 @torch.no_grad()
 def signal_to_noise(
     model: FloatNetwork, network: IntegerNetwork, images: np.ndarray, *, fake: bool = False
@@ -131,7 +136,8 @@ def signal_to_noise(
     Parameters
     ----------
     images : (N, size, size, 3) uint8.
-    fake : of the fake-quantized network, in place of the integer network's codes as the real numbers they stand for.
+    fake : of the fake-quantized network, in place of the integer network's codes as the real numbers they stand for;
+        not of a network that was trained with quantization, which has no noise of its own.
     """
     exact = _exact(model)
     fake_graph, image_input = fake_quantized(_graph(model), network), quantized_input(network)

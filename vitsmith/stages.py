@@ -242,7 +242,8 @@ def evaluate_stage(bundle: Bundle, *, images: int = 1000, progress: Progress | N
         file = PredictionFile(bundle.predictions_file, key)
         comparison = compare(model, network, dataset, limit=images or None, file=file, progress=progress)
     some, _ = dataset[: min(images or NOISE_IMAGES, NOISE_IMAGES)]
-    fake, integer = (signal_to_noise(model, network, some, fake=fake) for fake in (True, False))
+    integer = signal_to_noise(model, network, some)
+    fake = {} if isinstance(model, QuantizedGraph) else signal_to_noise(model, network, some, fake=True)
     # Labels of other classes than the network's say nothing about it.
     labelled = comparison is not None and len(dataset.class_names) == info.num_classes
     document = {
@@ -253,7 +254,9 @@ def evaluate_stage(bundle: Bundle, *, images: int = 1000, progress: Progress | N
         "agreement": comparison.agreement if comparison else None,
         "output_db": list(integer.values())[-1],
         "test_images": comparison.images if comparison else len(some),
-        "signal_to_noise": [{"layer": name, "fake_db": fake[name], "integer_db": integer[name]} for name in integer],
+        "signal_to_noise": [
+            {"layer": name, "fake_db": fake.get(name), "integer_db": integer[name]} for name in integer
+        ],
     }
     bundle.write_document("evaluate", document)
     return document

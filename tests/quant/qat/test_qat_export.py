@@ -1,11 +1,14 @@
 """The integer network of a trained one computes what the trained one learned."""
 
+import numpy as np
 import pytest
 import torch
 from qat_networks import MEAN, SIZES, STD, images, network
 
+from quant.data import normalise
+from quant.data.dataset import ArrayDataset
 from quant.data.noise import noise_images
-from quant.evaluate import dequantize, signal_to_noise
+from quant.evaluate import compare, dequantize, signal_to_noise
 from quant.graph import INPUT, FloatConv, FloatSoftmaxAttention
 from quant.integer_network import Conv, PatchConv
 from quant.qat.export import integer_network
@@ -90,6 +93,19 @@ def test_noise_is_small_with_many_bits():
     pictures = noise_images(4, 32)
     made = integer_network(trained, pictures, MEAN, STD)
     assert min(signal_to_noise(trained.graph, made, pictures).values()) > 15
+
+
+def test_a_trained_network_is_its_own_fake_quantized_copy():
+    trained = network("deit-cifar", bits=2).eval()
+    pictures = noise_images(8, 32)
+    made = integer_network(trained, pictures, MEAN, STD)
+    names = [str(i) for i in range(10)]
+    data = ArrayDataset(
+        name="noise", native=pictures, size=32, labels=np.arange(8), mean=MEAN, std=STD, class_names=names
+    )
+    result = compare(trained, made, data)
+    classes = trained(normalise(pictures, MEAN, STD)).argmax(1).numpy()
+    assert result.fake_agreement == 1 and result.fake_top1 == result.float_top1 == (classes == np.arange(8)).mean()
 
 
 @torch.no_grad()
