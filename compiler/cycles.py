@@ -77,7 +77,7 @@ def _attention(f: dict, config: AcceleratorConfig) -> Timing:
 def _norm(f: dict, config: AcceleratorConfig) -> Timing:
     groups = -(-f["channels"] // config.norm_group)
     words = max(record_words(config.norm_group, config.bus_bits), 3)
-    busy = groups + 66 + config.act_bits + (groups - 1) * words
+    busy = groups + 67 + config.act_bits + (groups - 1) * words
     return Timing(busy, busy)
 
 

@@ -25,10 +25,10 @@ __all__ = [
     "write_mask",
 ]
 
-PAD_READ_LATENCY = 2  #: cycles from a granted read request to its data
+PAD_READ_LATENCY = 3  #: cycles from a granted read request to its data
 # the same behind the two ports of a `ReadPair`
-RESIDUAL_READ_LATENCY = PAD_READ_LATENCY + 1
-MATMUL_READ_LATENCY = RESIDUAL_READ_LATENCY + 2
+RESIDUAL_READ_LATENCY = PAD_READ_LATENCY
+MATMUL_READ_LATENCY = PAD_READ_LATENCY + 2
 
 PAD_BITS = (PADS - 1).bit_length()
 ADDRESS_BITS = 16  #: of scratchpads, at most
@@ -66,8 +66,8 @@ class PadRead(wiring.Signature):
 
 
 class PadWrite(wiring.Signature):
-    """Write port of a requester; taken in a cycle where `valid` and `ready` are 1, readable by requests granted two
-    cycles later or after that. `mask[pixel][group]` enables lanes of a pixel in groups of `write_group` channels."""
+    """Write port of a requester; taken in a cycle where `valid` and `ready` are 1, readable by requests granted in
+    later cycles. `mask[pixel][group]` enables lanes of a pixel in groups of `write_group` channels."""
 
     def __init__(self, config: AcceleratorConfig) -> None:
         super().__init__(
@@ -97,8 +97,8 @@ class EngineStatus(wiring.Signature):
 
 class InstructionPort(wiring.Signature):
     """Instructions to an engine: `body` offers the next one whose waits are over; `done` is 1 for one cycle for each
-    completed instruction, in order, when its last result has been taken. The reads of the instructions that wait for
-    this are granted at least two cycles later, for want of a shorter way: when they can see it."""
+    completed instruction, in order, when its last result has been taken. The instructions that wait for this
+    read later."""
 
     def __init__(self, body: type[data.Struct]) -> None:
         super().__init__({"body": Out(stream.Signature(body)), "done": In(1)})

@@ -32,7 +32,7 @@ MAX_CHANNELS = (1 << CHANNEL_BITS) - 1  #: keeps the variance below 2**VARIANCE_
 VARIANCE_BITS = 41
 ELEMENT_BITS = 20  #: an element is at most sqrt(n), with 12 fractional bits, and the error of the table
 RSQRT_BITS = numerics.RECIPROCAL_BITS + 1
-WORDS_AHEAD = 4  #: scratchpad words requested ahead
+WORDS_AHEAD = 8  #: scratchpad words requested ahead, to read one per cycle
 GROUPS_AHEAD = 8  #: channel groups between the multipliers and the scratchpad
 
 
@@ -47,7 +47,7 @@ def tree_sum(terms: Sequence[Value]) -> Value:
 class VectorReader(wiring.Component):
     """Read `channels` codes of a pixel, twice, in groups of `norm_group`, one per cycle.
 
-    Absent channels of the last group are 0. The first group is offered 4 cycles after `start`.
+    Absent channels of the last group are 0. The first group is offered 5 cycles after `start`.
 
     Members: `start`: begin; not before the last group has been taken. `pad`, `address`, `stride`, `pixel`, `channels`
     hold still from then on; words are `stride` apart. `valid`, `take`: a group is offered, and goes on with `take`;

@@ -14,7 +14,7 @@ from hw.memory.map_rows import last_row, next_row
 
 __all__ = ["Storer", "WordReader"]
 
-WORDS_AHEAD = 4  #: enough to read a word per cycle through `PAD_READ_LATENCY`
+WORDS_AHEAD = 8  #: enough to read a word per cycle through a `ReadBuffer` and `PAD_READ_LATENCY`
 
 
 class WordReader(wiring.Component):

@@ -20,7 +20,7 @@ class TokenReader(wiring.Component):
 
     For each pixel group of each row, the k word and then the v word are requested (only k with `single`), up to
     `SLOTS` groups ahead of the token that is offered. Pixels beyond `last_pixels` in the last group of a row are
-    skipped. The first token is offered 5 cycles after `start` (4 with `single`) if no request is refused.
+    skipped. The first token is offered 6 cycles after `start` (5 with `single`) if no request is refused.
 
     Members
     -------

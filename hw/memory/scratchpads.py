@@ -15,10 +15,10 @@ class Scratchpads(wiring.Component):
     """`PADS` memories with one read and one write port each, shared by fixed priority.
 
     Per pad and cycle the first requester in port order that asks is granted; requests for different pads never meet.
-    `ready` is combinational and does not depend on the port's own `valid`. Data comes `PAD_READ_LATENCY` = 2 cycles
-    after the grant: the memory, then its output register, then a multiplexer of pads in the cycle of use.
-    A word written in cycle t is in registers in t + 1, as it is a long way to the memories; requests granted in t + 2
-    read it. Beyond the end of a pad, reads return anything and writes are dropped. (Engines calculate addresses modulo
+    `ready` is combinational and does not depend on the port's own `valid`. Data comes `PAD_READ_LATENCY` = 3 cycles
+    after the grant: registers of the request, as it is a long way to the blocks of a memory; the memory; its output
+    register; then a multiplexer of pads in the cycle of use. Writes pass registers, too: a word written in cycle t is
+    read by requests granted in t + 1. Beyond the end of a pad, reads return anything and writes are dropped. (Engines calculate addresses modulo
     the size of the largest pad, rounded up to a power of two.)
 
     Parameters
@@ -55,12 +55,15 @@ class Scratchpads(wiring.Component):
 
     def _connect_reads(self, m: Module, memory: Ram, pad: int) -> Signal:
         """Read `memory` for the first requester; returns the output register."""
+        enable, address = Signal(name=f"fetch{pad}"), Signal.like(memory.read_address, reset_less=True)
+        m.d.sync += enable.eq(0)
         for request in reversed(list(self.reads)):
             with m.If(request.valid & (request.pad == pad)):
-                m.d.comb += [memory.read_enable.eq(1), memory.read_address.eq(request.address)]
+                m.d.sync += [enable.eq(1), address.eq(request.address)]
+        m.d.comb += [memory.read_enable.eq(enable), memory.read_address.eq(address)]
         fetched = Signal(name=f"fetched{pad}")
         word = Signal(self._config.pad_word_bits, reset_less=True, name=f"word{pad}")
-        m.d.sync += fetched.eq(memory.read_enable)
+        m.d.sync += fetched.eq(enable)
         with m.If(fetched):
             m.d.sync += word.eq(memory.read_data)
         return word

@@ -132,7 +132,7 @@ class Instruction:
         if self.table:
             table_bits = 16 << config.table_index_bits
             records += self.table_words * max(min(config.bus_bits, table_bits) // ROW_BITS, 1)
-        take = groups + 8 + ReciprocalStd.latency(config)
+        take = groups + 9 + ReciprocalStd.latency(config)
         written = [take - 1] * GROUPS_AHEAD
         for _ in range(groups):
             take = max(take, written[-GROUPS_AHEAD]) + 1

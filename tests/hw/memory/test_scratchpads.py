@@ -55,7 +55,6 @@ def test_random_requests(config, readers, writers):
     async def bench(ctx):
         reads, writes = [None] * readers, [None] * writers
         due = [deque([None] * PAD_READ_LATENCY) for _ in range(readers)]
-        on_the_way = []  # writes of the cycle before
         for _ in range(700):
             for index, port in enumerate(dut.reads):
                 reads[index] = reads[index] or random_request()
@@ -83,21 +82,19 @@ def test_random_requests(config, readers, writers):
                     assert ctx.get(port.data.as_value()) == expected
                 if index in granted_reads:
                     pad, address = reads[index]["pad"], reads[index]["address"]
-                    clash = any((write["pad"], write["address"]) == (pad, address) for write in on_the_way)
+                    clash = any((writes[w]["pad"], writes[w]["address"]) == (pad, address) for w in granted_writes)
                     known = address < len(model[pad]) and not clash
                     due[index].append(model[pad][address] if known else "anything")
                     reads[index] = None
                 else:
                     due[index].append(None)
-            for write in on_the_way:
-                memory, address = model[write["pad"]], write["address"]
-                if address < len(memory):
-                    memory[address] = masked(config, memory[address], write["data"], write["mask"])
-            on_the_way = []
             for index, port in enumerate(dut.writes):
                 assert writes[index] is None or ctx.get(port.ready) == (index in granted_writes)
                 if index in granted_writes:
-                    on_the_way.append(writes[index])
+                    memory, address = model[writes[index]["pad"]], writes[index]["address"]
+                    if address < len(memory):
+                        data, mask = writes[index]["data"], writes[index]["mask"]
+                        memory[address] = masked(config, memory[address], data, mask)
                     writes[index] = None
             await ctx.tick()
 
