@@ -41,7 +41,7 @@ def _matmul(f: dict, config: AcceleratorConfig) -> Timing:
         left = f["out_subblocks"] - (tile - bool(f.get("from_state"))) * subblocks
         drain = words if divisors else min(left, subblocks) * max(words * beat, 2)
         busy += max(front, drain)
-    return Timing(busy, busy + drain + mac_format(config).latency + 24 + beat)
+    return Timing(busy, busy + drain + mac_format(config).latency + 25 + beat)
 
 
 def _depthwise(f: dict, config: AcceleratorConfig) -> Timing:
@@ -57,7 +57,7 @@ def _depthwise(f: dict, config: AcceleratorConfig) -> Timing:
         + passes * words_for(DW_TAPS * config.in_lanes * config.dw_weight_bits, config.bus_bits)
     )
     busy = max(f["blocks"] * compute, f["blocks"] * drain + 1, f["blocks"] * parameters + 3)
-    return Timing(busy, busy + parameters + (config.dw_subblocks - 1) * words * chunks + 30)
+    return Timing(busy, busy + parameters + (config.dw_subblocks - 1) * words * chunks + 31)
 
 
 def _attention(f: dict, config: AcceleratorConfig) -> Timing:
@@ -77,7 +77,7 @@ def _attention(f: dict, config: AcceleratorConfig) -> Timing:
 def _norm(f: dict, config: AcceleratorConfig) -> Timing:
     groups = -(-f["channels"] // config.norm_group)
     words = max(record_words(config.norm_group, config.bus_bits), 3)
-    busy = groups + 67 + config.act_bits + (groups - 1) * words
+    busy = groups + 68 + config.act_bits + (groups - 1) * words
     return Timing(busy, busy)
 
 

@@ -15,7 +15,7 @@ from quant import numerics
 
 __all__ = ["LATENCY", "RECIPROCAL_LAYOUT", "Requantizer", "RequantizerLane", "TableWrite"]
 
-LATENCY = 14  #: cycles from `valid` to `out_valid`
+LATENCY = 15  #: cycles from `valid` to `out_valid`
 ROW_BITS = 64  #: one block RAM holds two tables of 2**10 entries in rows of this width; at most a stream word
 
 #: a normalised reciprocal, `quant.numerics.reciprocal`
@@ -25,11 +25,12 @@ RECIPROCAL_LAYOUT = data.StructLayout({"r": numerics.RECIPROCAL_BITS + 1, "e": n
 SHIFT_STAGE = 3
 INDEX_STAGE = 5
 READ_STAGE = 6
-OPERAND_STAGE = 7
-MULTIPLIER2_STAGE = 8
-SHIFT2_STAGE = 10
-ZERO_STAGE = 12
-CLAMP_STAGE = 13
+ENTRY_STAGE = 7
+OPERAND_STAGE = 8
+MULTIPLIER2_STAGE = 9
+SHIFT2_STAGE = 11
+ZERO_STAGE = 13
+CLAMP_STAGE = 14
 
 INDEX_BITS = numerics.INDEX_ZERO_BITS + 1  # of a stage that is an index but for the zero: more means the same entry
 CODE_BITS = 10  # of an output without zero-point, if codes are unsigned: more is clamped with every zero-point
@@ -115,8 +116,9 @@ class RequantizerLane(wiring.Component):
                 "index_zero": In(signed(numerics.INDEX_ZERO_BITS)),
                 # READ_STAGE
                 "index": Out(index_bits),
-                # OPERAND_STAGE
+                # ENTRY_STAGE
                 "row": In(row_bits),
+                # OPERAND_STAGE
                 "operand": In(OperandMode),
                 "residual": In(act_bits),
                 "residual_zero": In(8),
@@ -188,17 +190,20 @@ class RequantizerLane(wiring.Component):
         return (t + Cat(Const(1, 1), self.index_zero).as_signed()) >> 1
 
     def _select_operand(self, m: Module, stage: Signal) -> tuple[Signal, Signal]:
-        """(operand, addend) of the second stage by mode, stages 6 and 7; the table is read in between."""
+        """(operand, addend) of the second stage by mode, stages 6 to 8; the table is read behind the first, and its entry
+        chosen in the next: a block of RAM is slow."""
         entry = Signal(range(len(self.row) // numerics.OPERAND_BITS), reset_less=True)
-        stage7 = Signal.like(stage)
+        stage7, stage8 = Signal.like(stage), Signal.like(stage)
+        value = Signal(numerics.OPERAND_BITS, reset_less=True)
         operand, addend = Signal(signed(numerics.OPERAND_BITS), reset_less=True), Signal.like(stage)
-        value = self.row.word_select(entry, numerics.OPERAND_BITS)
         with m.If(self.enables[READ_STAGE]):
             m.d.sync += [entry.eq(self.index), stage7.eq(stage)]
+        with m.If(self.enables[ENTRY_STAGE]):
+            m.d.sync += [value.eq(self.row.word_select(entry, numerics.OPERAND_BITS)), stage8.eq(stage7)]
         with m.If(self.enables[OPERAND_STAGE]):
-            m.d.sync += addend.eq(stage7)
+            m.d.sync += addend.eq(stage8)
             if self._matmul:
-                m.d.sync += operand.eq(self._any_operand(m, value, stage7))
+                m.d.sync += operand.eq(self._any_operand(m, value, stage8))
                 with m.If((self.operand == OperandMode.TABLE) | (self.operand == OperandMode.STAGE)):
                     m.d.sync += addend.eq(0)
             else:
@@ -224,7 +229,7 @@ class RequantizerLane(wiring.Component):
         return Mux(source[1], Mux(source[0], choices[3], choices[2]), Mux(source[0], choices[1], choices[0]))[:bits]
 
     def _second_stage(self, m: Module, operand: Signal, addend: Signal) -> Signal:
-        """code = zero_point + round_shift(operand * multiplier2 + addend, shift2), stages 8 to 12."""
+        """code = zero_point + round_shift(operand * multiplier2 + addend, shift2), stages 9 to 13."""
         product = self._second_product(m, operand)
         addend9 = Signal.like(addend)
         total = Signal(signed(len(operand) + len(self.multiplier2) + 1), reset_less=True)

@@ -179,7 +179,7 @@ class Unroller(wiring.Component):
         config = self._config
         body = Signal(LoadBody)
         active = Signal()
-        rows_to_begin = Signal(10)
+        rows_to_begin, more_rows = Signal(10), Signal()  # whether there are some
         # the scratchpad's answer ends here
         m.submodules.writes = writes = Fifo(width=pad_address_bits(config) + config.pad_word_bits, depth=2)
 
@@ -188,22 +188,23 @@ class Unroller(wiring.Component):
             m.d.sync += [
                 body.eq(self.body.payload),
                 rows_to_begin.eq(constant_product(self.body.payload.rows, KERNEL_ROWS)),
+                more_rows.eq(self.body.payload.rows != 0),
                 active.eq(1),
             ]
 
         codes, available, pop = Signal(self._capacity * config.act_bits), Signal(), Signal()
-        in_row, starved = self._shift_register(m, body, active & (rows_to_begin != 0), codes, available, pop)
+        in_row, starved = self._shift_register(m, body, active & more_rows, codes, available, pop)
         m.d.comb += [writes.i.valid.eq(available), pop.eq(self._write_words(m, body, codes, writes))]
 
         with m.If(self.rows.valid & self.rows.ready):
-            m.d.sync += rows_to_begin.eq(rows_to_begin - 1)
+            m.d.sync += [rows_to_begin.eq(rows_to_begin - 1), more_rows.eq(rows_to_begin != 1)]
         finished = Signal()
-        m.d.comb += finished.eq(active & (rows_to_begin == 0) & ~in_row & ~writes.o.valid)
+        m.d.comb += finished.eq(active & ~more_rows & ~in_row & ~writes.o.valid)
         with m.If(finished):
             m.d.sync += active.eq(0)
         m.d.sync += self.done.eq(finished)
 
-        missing_row = ~in_row & (rows_to_begin != 0)
+        missing_row = ~in_row & more_rows
         refused = self.destination.valid & ~self.destination.ready
         m.d.comb += [
             self.status.busy.eq(active),

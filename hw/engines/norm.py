@@ -76,7 +76,8 @@ class VectorReader(wiring.Component):
         m = Module()
 
         config, lanes, group_size = self._config, self._config.in_lanes, self._config.norm_group
-        last_word = ((self.channels - 1) >> (lanes - 1).bit_length())[:CHANNEL_BITS]
+        last_word = Signal(CHANNEL_BITS, reset_less=True)  # known before the first request is granted
+        m.d.sync += last_word.eq((self.channels - 1) >> (lanes - 1).bit_length())
         m.submodules.words = words = Fifo(width=lanes * config.act_bits, depth=WORDS_AHEAD)
 
         # Requests run ahead as far as the FIFO has room for their data.
