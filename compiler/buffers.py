@@ -1,16 +1,21 @@
 """Scratchpad buffers: feature maps as rings of rows, and their allocation."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from math import ceil
+from random import Random
 
 import numpy as np
 
 from compiler.shapes import Shape
 from hw.config import AcceleratorConfig
-from hw.control.descriptors import Engine
 
-__all__ = ["Buffer", "Lifetime", "allocate"]
+__all__ = ["Buffer", "Lifetime", "Reads", "allocate"]
+
+LAG = 500  #: cycles by which engines lag behind each other, about
+SWEEPS = 8  #: over all buffers, at most
+TRIALS = 16  #: orders of buffers by chance
 
 
 @dataclass(frozen=True)
@@ -62,31 +67,40 @@ class Buffer:
 
 
 @dataclass(frozen=True)
-class Lifetime:
-    """A buffer without a place yet, the first and last step that touch it, and the pads in order of preference.
+class Reads:
+    """Words that a port reads of a buffer, and the first and last cycle in which it does, about."""
 
-    `traffic` counts the words that go through a port of its pad, by port ("read", "write") and engine.
-    """
+    words: int
+    first: float
+    last: float
+
+    def at_once(self, other: "Reads") -> float:
+        """Cycles in which both ports would read, if their words come evenly; engines lag behind each other."""
+        cycles = min(self.last, other.last) - max(self.first, other.first) + LAG
+        span, other_span = self.last - self.first + LAG, other.last - other.first + LAG
+        return max(0, cycles) * min(self.words / span, 1) * min(other.words / other_span, 1)
+
+
+@dataclass(frozen=True)
+class Lifetime:
+    """A buffer without a place yet, the first and last step that touch it, the pads in order of preference, and what is
+    read of it, by port."""
 
     buffer: Buffer
     first: int
     last: int
     pads: tuple[int, ...]
-    traffic: dict[tuple[str, Engine], int]
+    reads: dict[str, Reads]
 
-    def overlap(self, other: "Lifetime") -> int:
-        """Steps in which both live."""
-        return max(0, min(self.last, other.last) - max(self.first, other.first) + 1)
+    def overlap(self, other: "Lifetime") -> bool:
+        """Whether there are steps in which both live."""
+        return min(self.last, other.last) >= max(self.first, other.first)
 
     def conflicts(self, other: "Lifetime") -> float:
-        """How much two buffers in one pad would hold up each other's engines: each port serves one at a time."""
-        steps = self.overlap(other) / ((self.last - self.first + 1) * (other.last - other.first + 1))
-        pairs = product(self.traffic.items(), other.traffic.items())
-        return steps * sum(
-            words * others
-            for ((port, engine), words), ((other_port, other_engine), others) in pairs
-            if port == other_port and engine != other_engine
-        )
+        """How much two buffers in one pad would hold up each other's readers: a pad serves one port at a time. (Writes
+        hardly ever meet.)"""
+        pairs = product(self.reads.items(), other.reads.items())
+        return sum(reads.at_once(others) for (port, reads), (other_port, others) in pairs if port != other_port)
 
 
 def blocks_of(channels: int, config: AcceleratorConfig) -> int:
@@ -100,25 +114,77 @@ def buffer_for(name: str, shape: Shape, config: AcceleratorConfig, ring: int) ->
 
 
 def allocate(lifetimes: list[Lifetime], pad_words: tuple[int, ...]) -> dict[str, Buffer] | str:
-    """Place every buffer so that none overlaps another that lives at the same time.
+    """Place every buffer so that none overlaps another that lives at the same time, with few conflicts of readers.
 
-    Large ones first, each in the pad with the fewest conflicts that has room, in the first gap. Returns the placed
-    buffers by name, or the name of the first buffer that found no room.
+    Tries several orders: large buffers first, those with most conflicts first, and both with some chance. Returns the
+    placed buffers by name, or the name of the first buffer that found no room, large ones first.
     """
-    placed: list[tuple[Lifetime, Buffer]] = []
-    for item in sorted(lifetimes, key=lambda x: (-x.buffer.words, x.first)):
-        alive = [(other, buffer) for other, buffer in placed if item.overlap(other)]
-        best, least = None, float("inf")
-        for pad in item.pads:
-            neighbours = [(other, buffer) for other, buffer in alive if buffer.pad == pad]
-            base = _first_gap(item.buffer.words, [buffer for _, buffer in neighbours], pad_words[pad])
-            conflicts = sum(item.conflicts(other) for other, _ in neighbours)
-            if base is not None and conflicts < least:
-                best, least = replace(item.buffer, pad=pad, base=base), conflicts
-        if best is None:
-            return item.buffer.name
-        placed.append((item, best))
-    return {buffer.name: buffer for _, buffer in placed}
+    conflicts: list[dict[int, float]] = [{} for _ in lifetimes]  # with all that live at the same time
+    for i, item in enumerate(lifetimes):
+        for j, other in enumerate(lifetimes[:i]):
+            if item.overlap(other):
+                conflicts[i][j] = conflicts[j][i] = item.conflicts(other)
+    words = [item.buffer.words for item in lifetimes]
+    weights = [size * (1 + sum(held_up.values())) for size, held_up in zip(words, conflicts, strict=True)]
+    rng = Random(0)
+    chances = ([weight * rng.uniform(0.5, 1.5) for weight in weights] for _ in range(TRIALS))
+    best, least, stuck = None, float("inf"), ""
+    for keys in (words, weights, *chances):
+        placed = _place(lifetimes, conflicts, pad_words, keys)
+        if isinstance(placed, str):
+            stuck = stuck or placed
+            continue
+        cost = sum(
+            cost
+            for i, buffer in placed.items()
+            for j, cost in conflicts[i].items()
+            if j < i and placed[j].pad == buffer.pad
+        )
+        if cost < least:
+            best, least = placed, cost
+    return stuck if best is None else {buffer.name: buffer for buffer in best.values()}
+
+
+def _place(
+    lifetimes: list[Lifetime], conflicts: list[dict[int, float]], pad_words: tuple[int, ...], keys: Sequence[float]
+) -> dict[int, Buffer] | str:
+    """Place the buffers with the largest keys first, each in the pad with the fewest conflicts that has room, in the
+    first gap; then each again, as long as there is a better pad for one."""
+    order = sorted(range(len(lifetimes)), key=lambda i: (-keys[i], lifetimes[i].first, i))
+    placed: dict[int, Buffer] = {}
+    for _ in range(SWEEPS):
+        moved = False
+        for index in order:
+            before = placed.pop(index, None)
+            best = _best_place(lifetimes[index], conflicts[index], placed, pad_words, before)
+            if best is None:
+                return lifetimes[index].buffer.name
+            placed[index] = best
+            moved |= best != before
+        if not moved:
+            break
+    return placed
+
+
+def _best_place(
+    item: Lifetime,
+    conflicts: dict[int, float],
+    placed: dict[int, Buffer],
+    pad_words: tuple[int, ...],
+    before: Buffer | None,
+) -> Buffer | None:
+    """The place with the fewest conflicts, `before` unless another one is better."""
+    neighbours: list[list[int]] = [[] for _ in pad_words]
+    for other in conflicts.keys() & placed.keys():
+        neighbours[placed[other].pad].append(other)
+    costs = {pad: sum(conflicts[other] for other in sorted(neighbours[pad])) for pad in item.pads}
+    best, least = before, float("inf") if before is None else costs[before.pad] - 1e-6
+    for pad in item.pads:
+        if costs[pad] < least:
+            base = _first_gap(item.buffer.words, [placed[other] for other in neighbours[pad]], pad_words[pad])
+            if base is not None:
+                best, least = replace(item.buffer, pad=pad, base=base), costs[pad]
+    return best
 
 
 def _first_gap(words: int, taken: list[Buffer], size: int) -> int | None:

@@ -14,7 +14,7 @@ from compiler.lowering import Lowered, lower
 from compiler.parameters import table_bytes
 from compiler.program import Program, StoredMap, assemble, stream_base
 from compiler.rehearsal import MemoryTiming, Rehearsal, rehearse
-from compiler.schedule import Scheduled, dependencies, schedule
+from compiler.schedule import dependencies, schedule
 from compiler.shapes import infer_shapes
 from hw.config import KERNEL_ROWS, AcceleratorConfig
 from hw.control.descriptors import BODIES, Engine, Opcode, Packet, pack
@@ -45,16 +45,13 @@ def compile_network(
     shapes = infer_shapes(network)
     check_network(network, config, shapes, batch)
     frames = Batch.of(network, shapes, batch)
-    choices = ((lowered, _schedule(lowered, config)) for lowered in lower(frames, config, trace=trace))
-    lowered, scheduled = min(choices, key=lambda choice: choice[1].cycles)
-    instructions = lowered.instructions
-    stored, result_bytes = _result_layout(lowered, frames, config)
-    _assign_tables(instructions, scheduled.order)
-    streams = _lay_out_streams(instructions, scheduled.order, config, stream_base(len(instructions) + 1))
-    ordered, waits = ([values[i] for i in scheduled.order] for values in (instructions, scheduled.waits))
-    packets = [_packet(instruction, counts) for instruction, counts in zip(ordered, waits, strict=True)]
-    rehearsal = rehearse(ordered, waits, config, memory or MemoryTiming())
-    packets.append(_end_packet(instructions))
+    choices = (_Choice.of(lowered, config) for lowered in lower(frames, config, trace=trace))
+    choice = min(choices, key=lambda choice: choice.rehearsal.cycles)
+    ordered, streams = choice.ordered, choice.streams
+    stored, result_bytes = _result_layout(choice.lowered, frames, config)
+    packets = [_packet(instruction, counts) for instruction, counts in zip(ordered, choice.waits, strict=True)]
+    packets.append(_end_packet(ordered))
+    rehearsal = choice.rehearsal if memory is None else rehearse(ordered, choice.waits, config, memory)
     image_bytes = network.input.size**2 * network.input.channels
     image = assemble(
         packets,
@@ -80,9 +77,25 @@ def compile_network(
     )
 
 
-def _schedule(lowered: Lowered, config: AcceleratorConfig) -> Scheduled:
-    needs = dependencies(lowered.instructions, config)
-    return schedule(lowered.instructions, needs, [timing(i, config) for i in lowered.instructions])
+@dataclass(frozen=True)
+class _Choice:
+    """One way to run the frames: instructions in the order of dispatch, and what they wait for."""
+
+    lowered: Lowered
+    ordered: list[Instruction]
+    waits: list[list[int]]
+    streams: "_Streams"
+    rehearsal: Rehearsal
+
+    @classmethod
+    def of(cls, lowered: Lowered, config: AcceleratorConfig) -> "_Choice":
+        instructions = lowered.instructions
+        needs = dependencies(instructions, config)
+        scheduled = schedule(instructions, needs, [timing(i, config) for i in instructions])
+        _assign_tables(instructions, scheduled.order)
+        streams = _lay_out_streams(instructions, scheduled.order, config, stream_base(len(instructions) + 1))
+        ordered, waits = ([values[i] for i in scheduled.order] for values in (instructions, scheduled.waits))
+        return cls(lowered, ordered, waits, streams, rehearse(ordered, waits, config, MemoryTiming()))
 
 
 def _result_layout(lowered: Lowered, batch: Batch, config: AcceleratorConfig) -> tuple[tuple[StoredMap, ...], int]:

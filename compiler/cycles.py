@@ -16,10 +16,16 @@ WRITE_LATENCY = 8  #: cycles from the last data of a burst to its response, assu
 
 @dataclass(frozen=True)
 class Timing:
-    """Cycles that an instruction keeps its engine, and cycles until its results are there."""
+    """Cycles that an instruction keeps its engine, and cycles until its results are there.
+
+    Results of the matmul engine leave it through a drain of their own while the next instruction is under way: `drain`
+    cycles, `last_drain` of them for the last output tile.
+    """
 
     busy: int
     latency: int
+    drain: int = 0
+    last_drain: int = 0
 
 
 def timing(instruction: Instruction, config: AcceleratorConfig) -> Timing:
@@ -34,14 +40,14 @@ def _matmul(f: dict, config: AcceleratorConfig) -> Timing:
     tile_words = 0 if f.get("from_state") else config.tile_words
     rest = (f["in_blocks"] - 1) * max(words, Accumulators.MIN_REVISIT, tile_words)
     subblocks = config.out_lanes // config.requant_channels
-    busy = ISSUE
+    busy, drain = ISSUE, 0
     for tile in range(f["out_tiles"]):
         divisors = f.get("from_state") and tile == 0
         front = max(words, Accumulators.MIN_REVISIT, tile_words + (0 if divisors else records)) + rest
         left = f["out_subblocks"] - (tile - bool(f.get("from_state"))) * subblocks
-        drain = words if divisors else min(left, subblocks) * max(words * beat, 2)
-        busy += max(front, drain)
-    return Timing(busy, busy + drain + mac_format(config).latency + 25 + beat)
+        last_drain = words if divisors else min(left, subblocks) * max(words * beat, 2)
+        busy, drain = busy + front, drain + last_drain
+    return Timing(busy, busy + last_drain + mac_format(config).latency + 25 + beat, drain, last_drain)
 
 
 def _depthwise(f: dict, config: AcceleratorConfig) -> Timing:

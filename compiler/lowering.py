@@ -6,7 +6,6 @@ interleaved; then buffers get their places, and the steps are emitted. Their ord
 `compiler.schedule` finds the parallelism in it.
 """
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import ceil, gcd
@@ -14,7 +13,7 @@ from math import ceil, gcd
 import numpy as np
 
 from compiler.batch import Batch
-from compiler.buffers import Buffer, Lifetime, allocate, buffer_for
+from compiler.buffers import Buffer, Lifetime, Reads, allocate, buffer_for
 from compiler.errors import CompileError, Obstacle
 from compiler.instructions import STATE_BUFFER, Instruction, Parameters
 from compiler.parameters import depthwise_parameters, matmul_parameters, matmul_weights, requant_parameters
@@ -280,48 +279,57 @@ class _Plan:
     def lifetimes(self, slack: int) -> list[Lifetime]:
         """Unplaced buffers of the steps in their order."""
         touched: dict[str, list[int]] = {}
-        traffic: dict[str, Counter] = {}
+        reads: dict[str, dict[str, Reads]] = {}
+        now = 0.0
         for index, step in enumerate(self.steps):
+            later = now + self._cycles(step)
             for name in (step.node.name, *step.sources):
                 touched.setdefault(name, [index, index])[1] = index
-            for name, port, engine, words in self._traffic(step):
-                traffic.setdefault(name, Counter())[port, engine] += words
+            for name, port, words in self._reads(step):
+                before = reads.setdefault(name, {}).get(port, Reads(0, now, now))
+                reads[name][port] = Reads(before.words + words, before.first, later)
+            now = later
         result = []
         for name, (first, end) in touched.items():
             ring = self.live_rows[name] + slack * self._slack_rows(name)
             buffer = buffer_for(name, self.shapes[name], self.config, ring)
             if name == self.last.name:
                 buffer = replace(buffer, blocks=buffer.blocks * self.config.slices)
-            result.append(Lifetime(buffer, first, end, self._preferred_pads(name, len(result)), traffic[name]))
+            result.append(Lifetime(buffer, first, end, self._preferred_pads(name, len(result)), reads.get(name, {})))
         return result
 
-    def _traffic(self, step: Step) -> Iterator[tuple[str, str, Engine, int]]:
-        """Map, port, engine, and words of everything that a step moves, about."""
+    def _cycles(self, step: Step) -> float:
+        """Cycles of the MAC array, or of its drain, about."""
+        node, config = step.node, self.config
+        if not isinstance(node, Conv) or node.is_depthwise or not step.channels:
+            return 0.0
+        words = len(step.rows) * self._groups(node.name) * ceil(len(step.channels) / config.out_lanes)
+        return words * max(ceil(node.weight.shape[1] / config.in_lanes), config.out_lanes // config.requant_channels)
+
+    def _reads(self, step: Step) -> Iterator[tuple[str, str, int]]:
+        """Map, reading port, and words of everything that a step reads, about."""
         node, config = step.node, self.config
         if not step.channels:
-            yield node.name, "read", Engine.STORE, len(step.rows) * self._groups(node.name)
+            yield node.name, "store", len(step.rows) * self._groups(node.name)
             return
         words = len(step.rows) * self._groups(node.name) * len(self._blocks(step.channels))
         if isinstance(node, Input):
-            yield node.name, "write", Engine.LOAD, words
-        elif isinstance(node, (LayerNorm, AveragePool)):
-            engine = Engine.NORM if isinstance(node, LayerNorm) else Engine.ATTENTION
-            yield step.sources[0], "read", engine, words * self.shapes[step.sources[0]].height
-            yield node.name, "write", engine, words
+            return
+        if isinstance(node, LayerNorm):
+            yield step.sources[0], "norm", words
+        elif isinstance(node, AveragePool):
+            yield step.sources[0], "attention", words * self.shapes[step.sources[0]].height
         elif isinstance(node, LinearAttention):
             source = node.inputs[len(node.inputs) * step.channels.start // self.shapes[node.name].channels]
-            yield source, "read", Engine.ATTENTION, 2 * words
-            yield source, "read", Engine.MATMUL, words
-            yield node.name, "write", Engine.MATMUL, words * config.subblocks
+            yield source, "attention", 2 * words
+            yield source, "matmul", words
         elif node.is_depthwise:
-            yield node.inputs[0], "read", Engine.DEPTHWISE, words * node.kernel * node.stride
-            yield node.name, "write", Engine.DEPTHWISE, words * config.dw_subblocks
+            yield node.inputs[0], "depthwise", words * node.kernel * node.stride
         else:
             blocks = ceil(node.weight.shape[1] / config.in_lanes)
-            yield node.inputs[0], "read", Engine.MATMUL, words * config.in_lanes // config.out_lanes * blocks
+            yield node.inputs[0], "matmul", words * config.in_lanes // config.out_lanes * blocks
             for residual in node.inputs[1:]:
-                yield residual, "read", Engine.MATMUL, words
-            yield node.name, "write", Engine.MATMUL, words * config.subblocks
+                yield residual, "residual", words
 
     def _slack_rows(self, name: str) -> int:
         """Rows that are made, or used up, at a time."""

@@ -5,6 +5,7 @@ read, write after write); a greedy list scheduler then gives every engine its or
 an instruction depends on becomes the event counts that it waits for.
 """
 
+from bisect import insort
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
@@ -16,6 +17,8 @@ from hw.config import AcceleratorConfig
 from hw.control.descriptors import Engine
 
 __all__ = ["Scheduled", "dependencies", "schedule"]
+
+PATIENCE = 40  #: cycles that an instruction may be held up by a drain before one further down goes first
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,8 @@ class Scheduled:
 
 
 def schedule(instructions: list[Instruction], needs: list[Needs], timings: list[Timing]) -> Scheduled:
-    """List scheduling: a free engine takes the first instruction (in the given order) that is ready.
+    """List scheduling: a free engine takes the first instruction (in the given order) that is ready, and that the drain
+    of the ones before does not hold up for more than `PATIENCE` cycles, if there is one.
 
     The dispatch order is that of the start times, so everything that an instruction waits for is dispatched before it.
     """
@@ -85,10 +89,11 @@ def schedule(instructions: list[Instruction], needs: list[Needs], timings: list[
             users[n].append(index)
         for n in needed.begun:
             followers[n].append(index)
-    ready: dict[Engine, list[int]] = {engine: [] for engine in Engine}
+    ready: dict[Engine, list[int]] = {engine: [] for engine in Engine}  # in order
     for index in range(count):
         if not missing[index]:
-            heappush(ready[instructions[index].engine], index)
+            ready[instructions[index].engine].append(index)
+    drained = dict.fromkeys(Engine, 0)  # when all results have left the engine
     start, end = [0] * count, [0] * count
     events: list[tuple[int, int, int]] = []  # (time, kind: 0 finished, 1 engine free, index)
     idle = set(Engine)
@@ -99,14 +104,26 @@ def schedule(instructions: list[Instruction], needs: list[Needs], timings: list[
         for index in waiting:
             missing[index] -= 1
             if not missing[index]:
-                heappush(ready[instructions[index].engine], index)
+                insort(ready[instructions[index].engine], index)
+
+    def take(engine: Engine) -> int:
+        """Take the first instruction that is ready and not held up, or the first one."""
+        for position, index in enumerate(ready[engine]):
+            timing = timings[index]
+            if _streamed(timing, now, drained[engine]) - _streamed(timing, now, now) <= PATIENCE:
+                return ready[engine].pop(position)
+        return ready[engine].pop(0)
 
     while True:
         for engine in Engine:
             if engine in idle and ready[engine]:
-                index = heappop(ready[engine])
-                start[index], end[index] = now, now + timings[index].latency
-                heappush(events, (now + timings[index].busy, 1, index))
+                index = take(engine)
+                timing = timings[index]
+                free = _streamed(timing, now, drained[engine])
+                drained[engine] = max(drained[engine] + timing.drain, free + timing.last_drain)
+                start[index] = now
+                end[index] = drained[engine] + timing.latency - timing.busy - timing.last_drain
+                heappush(events, (free, 1, index))
                 heappush(events, (end[index], 0, index))
                 idle.discard(engine)
                 order.append(index)
@@ -121,6 +138,12 @@ def schedule(instructions: list[Instruction], needs: list[Needs], timings: list[
             else:
                 satisfy(users[index])
     return Scheduled(order, _waits(instructions, needs, order), start, end)
+
+
+def _streamed(timing: Timing, now: int, drained: int) -> int:
+    """When an instruction that begins now is through its engine, whose drain is busy until `drained`: the output memory
+    holds two tiles."""
+    return max(now + timing.busy, drained + timing.drain - 2 * timing.last_drain)
 
 
 def _waits(instructions: list[Instruction], needs: list[Needs], order: list[int]) -> list[list[int]]:

@@ -190,8 +190,8 @@ class RequantizerLane(wiring.Component):
         return (t + Cat(Const(1, 1), self.index_zero).as_signed()) >> 1
 
     def _select_operand(self, m: Module, stage: Signal) -> tuple[Signal, Signal]:
-        """(operand, addend) of the second stage by mode, stages 6 to 8; the table is read behind the first, and its entry
-        chosen in the next: a block of RAM is slow."""
+        """(operand, addend) of the second stage by mode, stages 6 to 8; the table is read behind the first, and its
+        entry chosen in the next: a block of RAM is slow."""
         entry = Signal(range(len(self.row) // numerics.OPERAND_BITS), reset_less=True)
         stage7, stage8 = Signal.like(stage), Signal.like(stage)
         value = Signal(numerics.OPERAND_BITS, reset_less=True)

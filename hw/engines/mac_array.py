@@ -1,5 +1,6 @@
 """The MAC array: every pixel of a word times a Ti x To weight tile."""
 
+from functools import cache
 from math import ceil
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed, unsigned
@@ -28,6 +29,7 @@ class TileWrite(wiring.Signature):
         )
 
 
+@cache
 def mac_format(config: AcceleratorConfig) -> DotProductFormat | CascadeFormat:
     """What a lane of the array computes: output channels that share multipliers, of pixels that do."""
     weight, code = signed(config.factor_bits), unsigned(config.act_bits)

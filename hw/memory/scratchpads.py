@@ -18,8 +18,8 @@ class Scratchpads(wiring.Component):
     `ready` is combinational and does not depend on the port's own `valid`. Data comes `PAD_READ_LATENCY` = 3 cycles
     after the grant: registers of the request, as it is a long way to the blocks of a memory; the memory; its output
     register; then a multiplexer of pads in the cycle of use. Writes pass registers, too: a word written in cycle t is
-    read by requests granted in t + 1. Beyond the end of a pad, reads return anything and writes are dropped. (Engines calculate addresses modulo
-    the size of the largest pad, rounded up to a power of two.)
+    read by requests granted in t + 1. Beyond the end of a pad, reads return anything and writes are dropped. (Engines
+    calculate addresses modulo the size of the largest pad, rounded up to a power of two.)
 
     Parameters
     ----------

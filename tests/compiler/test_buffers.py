@@ -2,8 +2,9 @@
 
 import random
 
-from compiler.buffers import Buffer, Lifetime, allocate
-from hw.control.descriptors import Engine
+import pytest
+
+from compiler.buffers import Buffer, Lifetime, Reads, allocate
 
 PADS = (300, 200)
 
@@ -14,8 +15,9 @@ def random_lifetimes(seed: int) -> list[Lifetime]:
     for index in range(40):
         first = rng.randrange(100)
         buffer = Buffer(f"b{index}", rng.randint(1, 4), rng.randint(1, 4), rng.randint(1, 8))
-        traffic = {("read", rng.choice(list(Engine))): rng.randint(1, 100)}
-        result.append(Lifetime(buffer, first, first + rng.randrange(8), rng.choice([(0, 1), (1, 0)]), traffic))
+        last = first + rng.randrange(8)
+        reads = {rng.choice(["matmul", "residual", "depthwise"]): Reads(rng.randint(1, 100), 100 * first, 100 * last)}
+        result.append(Lifetime(buffer, first, last, rng.choice([(0, 1), (1, 0)]), reads))
     return result
 
 
@@ -35,15 +37,31 @@ def test_nothing_overlaps() -> None:
                     assert x.base + x.words <= y.base or y.base + y.words <= x.base
 
 
-def test_maps_that_different_engines_read_get_different_pads() -> None:
-    def lifetime(name: str, engine: Engine, port: str = "read") -> Lifetime:
-        return Lifetime(Buffer(name, 1, 1, 8), 0, 9, (0, 1), {(port, engine): 50})
+def read_by(name: str, port: str, first: int, size: int = 8) -> Lifetime:
+    return Lifetime(Buffer(name, 1, 1, size), 0, 9, (0, 1), {port: Reads(5000, first, first + 10_000)})
 
-    apart = allocate([lifetime("a", Engine.MATMUL), lifetime("b", Engine.DEPTHWISE)], PADS)
-    assert apart["a"].pad != apart["b"].pad
-    for other in (lifetime("b", Engine.MATMUL), lifetime("b", Engine.DEPTHWISE, "write")):
-        together = allocate([lifetime("a", Engine.MATMUL), other], PADS)
-        assert together["a"].pad == together["b"].pad == 0
+
+def test_maps_that_different_ports_read_at_once_get_different_pads() -> None:
+    placed = allocate([read_by("a", "matmul", 0), read_by("b", "residual", 0)], PADS)
+    assert placed["a"].pad != placed["b"].pad
+    for other in (read_by("b", "matmul", 0), read_by("b", "residual", 20_000)):
+        placed = allocate([read_by("a", "matmul", 0), other], PADS)
+        assert placed["a"].pad == placed["b"].pad == 0
+
+
+def test_small_maps_with_conflicts_go_before_a_large_one_without() -> None:
+    """By size alone, `c` takes pad 0, `a` too, and `b`, for which pad 1 is too small, has to join them."""
+    large = Lifetime(Buffer("c", 1, 1, 200), 0, 9, (0, 1), {})
+    lifetimes = [large, read_by("a", "matmul", 0, 80), read_by("b", "depthwise", 0, 120)]
+    placed = allocate(lifetimes, (330, 200))
+    assert placed["a"].pad != placed["b"].pad
+
+
+def test_words_that_are_read_at_once() -> None:
+    whole = Reads(10_000, 0, 9_500)  # a word in every cycle, also of those in which engines lag behind
+    assert whole.at_once(whole) == 10_000
+    assert whole.at_once(Reads(1_000, 0, 9_500)) == pytest.approx(1_000)
+    assert whole.at_once(Reads(1_000, 20_000, 30_000)) == 0
 
 
 def test_rows_wrap_in_the_ring() -> None:

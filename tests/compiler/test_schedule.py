@@ -66,3 +66,13 @@ def test_independent_work_overlaps() -> None:
     program = [Instruction(Engine.MATMUL, "a", {}, writes=words(0)), Instruction(Engine.LOAD, "b", {}, writes=words(1))]
     scheduled = schedule(program, dependencies(program, CONFIG), [Timing(10, 10)] * 2)
     assert scheduled.start == [0, 0]
+
+
+def test_an_instruction_that_the_drain_holds_up_lets_another_go_first() -> None:
+    """Two that drain for longer than they stream, and one that does not: in order, the second would wait."""
+    program = [Instruction(Engine.MATMUL, name, {}, writes=words(i)) for i, name in enumerate("abc")]
+    slow, fast = Timing(100, 200, drain=400, last_drain=100), Timing(300, 360, drain=60, last_drain=60)
+    scheduled = schedule(program, dependencies(program, CONFIG), [slow, slow, fast])
+    assert scheduled.order == [0, 2, 1]
+    assert scheduled.start == [0, 500, 200]  # the output memory holds two tiles of the first
+    assert schedule(program[:2], dependencies(program[:2], CONFIG), [slow, slow]).start == [0, 200]
