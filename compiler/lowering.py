@@ -26,9 +26,9 @@ from quant.numerics import Operand, code_range
 __all__ = ["Lowered", "lower"]
 
 CHUNK_TILES = 4  #: output tiles per instruction where whole maps are cut by channels: long enough to hide issue latency
-#: (right shift of the words in a band, extra bands per ring), best first: long bands reuse weights, extra bands let
-#: engines overlap; the first choice that fits the scratchpads is used
-BANDS = ((0, 2), (0, 1), (1, 2), (1, 1), (2, 2), (2, 1), (0, 0), (1, 0), (2, 0), (16, 1), (16, 0))
+#: right shifts of the words in a band: long bands reuse weights, short ones take less memory
+BANDS = (0, 1, 2, 16)
+SLACKS = (2, 1, 0)  #: extra bands per ring let engines overlap; the first one that fits the scratchpads is used
 #: work of a frame that is left to do when the next one begins, in parts of the whole
 OVERLAPS = (0.75, 0.5, 0.25, 0.0)
 
@@ -70,24 +70,28 @@ class Lowered:
 
 
 def lower(batch: Batch, config: AcceleratorConfig, *, trace: bool) -> Iterator[Lowered]:
-    """Emit the instructions of one run, in one way for each overlap of its frames that fits the scratchpads. With
-    `trace`, every node's map is stored to the result area as well.
+    """Emit the instructions of one run, in one way for each length of bands and overlap of its frames that fits the
+    scratchpads; bands of single rows only if no others do. With `trace`, every node's map is stored to the result area
+    as well.
 
     Raises `CompileError` if no choice of bands fits the scratchpads.
     """
-    fits = False
-    for overlap in OVERLAPS if batch.frames > 1 else (0.0,):
-        for shift, slack in BANDS:
+    fits, stuck = False, ""
+    for shift in BANDS:
+        if fits and shift == BANDS[-1]:
+            return
+        for overlap in OVERLAPS if batch.frames > 1 else (0.0,):
             plan = _Plan(batch, config, trace, config.acc_depth >> shift)
             plan.walk()
             plan.interleave(overlap)
-            placed = allocate(plan.lifetimes(slack), config.pad_words)
-            if isinstance(placed, dict):
-                plan.emit(placed)
-                yield Lowered(plan.instructions, placed, plan.stores)
-                fits = True
-                break
-            stuck = placed
+            for slack in SLACKS:
+                placed = allocate(plan.lifetimes(slack), config.pad_words)
+                if isinstance(placed, dict):
+                    plan.emit(placed)
+                    yield Lowered(plan.instructions, placed, plan.stores)
+                    fits = True
+                    break
+                stuck = placed
     if fits:
         return
     shape = batch.shapes.get(stuck)
