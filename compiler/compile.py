@@ -40,7 +40,8 @@ def compile_network(
 
     Frames of a run overlap, and use what is loaded for the fully connected layers together: more frames per second, but
     scores come when the last frame is done. With `trace`, the program also stores every node's map, for comparison and
-    debugging. Cycles are predicted for an external memory as `memory` describes it; the program does not depend on it.
+    debugging. It is the one of those tried that is predicted to be fastest with an external memory like `memory`, and
+    runs with any.
 
     Raises `CompileError` with a table of everything that cannot be mapped.
     """
@@ -49,12 +50,14 @@ def compile_network(
     frames = Batch.of(network, shapes, batch)
     scheduled = ((lowered, _schedule(lowered, config)) for lowered in lower(frames, config, trace=trace))
     likely = nsmallest(REHEARSED, scheduled, key=lambda choice: choice[1].cycles)
-    choice = min((_Choice.of(*each, config) for each in likely), key=lambda choice: choice.rehearsal.cycles)
-    ordered, streams = choice.ordered, choice.streams
+    choice = min(
+        (_Choice.of(*each, config, memory or MemoryTiming()) for each in likely),
+        key=lambda choice: choice.rehearsal.cycles,
+    )
+    ordered, streams, rehearsal = choice.ordered, choice.streams, choice.rehearsal
     stored, result_bytes = _result_layout(choice.lowered, frames, config)
     packets = [_packet(instruction, counts) for instruction, counts in zip(ordered, choice.waits, strict=True)]
     packets.append(_end_packet(ordered))
-    rehearsal = choice.rehearsal if memory is None else rehearse(ordered, choice.waits, config, memory)
     image_bytes = network.input.size**2 * network.input.channels
     image = assemble(
         packets,
@@ -96,12 +99,12 @@ class _Choice:
     rehearsal: Rehearsal
 
     @classmethod
-    def of(cls, lowered: Lowered, scheduled: Scheduled, config: AcceleratorConfig) -> "_Choice":
+    def of(cls, lowered: Lowered, scheduled: Scheduled, config: AcceleratorConfig, memory: MemoryTiming) -> "_Choice":
         instructions = lowered.instructions
         _assign_tables(instructions, scheduled.order)
         streams = _lay_out_streams(instructions, scheduled.order, config, stream_base(len(instructions) + 1))
         ordered, waits = ([values[i] for i in scheduled.order] for values in (instructions, scheduled.waits))
-        return cls(lowered, ordered, waits, streams, rehearse(ordered, waits, config, MemoryTiming()))
+        return cls(lowered, ordered, waits, streams, rehearse(ordered, waits, config, memory))
 
 
 def _result_layout(lowered: Lowered, batch: Batch, config: AcceleratorConfig) -> tuple[tuple[StoredMap, ...], int]:

@@ -409,7 +409,7 @@ def compile_command(
     bandwidth: BandwidthOption = 64,
     json: JsonOption = False,
 ) -> None:
-    """Compile the network into a program for the accelerator; its cycles are predicted for a memory."""
+    """Compile the network into a program for the accelerator, the fastest of some for this memory, by prediction."""
     from compiler.rehearsal import MemoryTiming
     from vitsmith.stages import compile_stage
 
