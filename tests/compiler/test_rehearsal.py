@@ -1,7 +1,5 @@
 """Prediction of runs: the clock, the memory, the ports, and what programs depend on."""
 
-from dataclasses import replace
-
 import pytest
 
 from compiler.compile import compile_network
@@ -106,14 +104,12 @@ def test_every_configuration_is_predicted(config: AcceleratorConfig) -> None:
         last[engine] = start
 
 
-def test_memory_matters_to_the_prediction_alone() -> None:
+def test_memory_matters_to_the_prediction_and_the_choice() -> None:
     network, _ = tiny_network(64, **quantizer_settings(SMALL))
     fast, slow = (
         compile_network(network, SMALL, memory=MemoryTiming(latency=latency, bytes_per_cycle=rate))
         for latency, rate in ((1, 1e9), (300, 1))
     )
     assert fast.predicted_cycles < slow.predicted_cycles
-    assert fast.image == slow.image
-    assert replace(fast, predicted_cycles=0, timeline=(), layers=()) == replace(
-        slow, predicted_cycles=0, timeline=(), layers=()
-    )
+    assert fast.image != slow.image  # longer bands, which load weights less often
+    assert len(fast.timeline) > len(slow.timeline)
