@@ -144,7 +144,7 @@ BOARDS = (
         "85F",
         ULX3S_85F_Platform,
         config="nano",
-        frequency=70e6,
+        frequency=60e6,
         status="simulated as a whole; placed and routed; not yet run on hardware",
     ),
 )
