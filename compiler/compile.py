@@ -23,7 +23,7 @@ from quant.integer_network import IntegerNetwork
 
 __all__ = ["compile_network"]
 
-REHEARSED = 4  #: schedules, those with the fewest cycles
+REHEARSED = 4  #: choices, those with the shortest schedules: rehearsals know memory and ports, but take longer
 TABLE_BANKS = 2
 PAGE = 4096
 

@@ -48,8 +48,8 @@ class PadRead(wiring.Signature):
     """Read port of a requester.
 
     A request is taken in a cycle where `valid` and `ready` are 1. Its data stands on `data` exactly
-    `PAD_READ_LATENCY` cycles later, in the one cycle where `data_valid` is 1; later behind a `ReadPair` or a
-    `ReadBuffer`. Data comes in request order.
+    `PAD_READ_LATENCY` cycles later, in the one cycle where `data_valid` is 1; later behind a
+    `ReadBuffer` or the first port of a `ReadPair`. Data comes in request order.
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:
@@ -97,8 +97,8 @@ class EngineStatus(wiring.Signature):
 
 class InstructionPort(wiring.Signature):
     """Instructions to an engine: `body` offers the next one whose waits are over; `done` is 1 for one cycle for each
-    completed instruction, in order, when its last result has been taken. The instructions that wait for this
-    read later."""
+    completed instruction, in order, when its last result has been taken. What they have
+    written is there for all reads in later cycles, so that others may begin with the next one."""
 
     def __init__(self, body: type[data.Struct]) -> None:
         super().__init__({"body": Out(stream.Signature(body)), "done": In(1)})

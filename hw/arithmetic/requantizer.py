@@ -231,12 +231,12 @@ class RequantizerLane(wiring.Component):
     def _second_stage(self, m: Module, operand: Signal, addend: Signal) -> Signal:
         """code = zero_point + round_shift(operand * multiplier2 + addend, shift2), stages 9 to 13."""
         product = self._second_product(m, operand)
-        addend9 = Signal.like(addend)
+        addend10 = Signal.like(addend)
         total = Signal(signed(len(operand) + len(self.multiplier2) + 1), reset_less=True)
         with m.If(self.enables[MULTIPLIER2_STAGE]):
-            m.d.sync += addend9.eq(addend)
+            m.d.sync += addend10.eq(addend)
         with m.If(self.enables[MULTIPLIER2_STAGE + 1]):
-            m.d.sync += total.eq(product + addend9)
+            m.d.sync += total.eq(product + addend10)
         bits = WIDE_BITS if self._matmul else CODE_BITS
         shift = self._shift(m, "shift2", total, self.shift2, SHIFT2_STAGE, bits)
         t = Mux(shift.over, Cat((~shift.sign).replicate(bits), shift.sign), shift.t[:]).as_signed()
