@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,8 +20,10 @@ from quant.predictions import Classifier, PredictionFile, Progress, predict, top
 from quant.qat.network import QuantizedGraph
 
 __all__ = [
+    "Agreement",
     "Comparison",
     "FloatNetwork",
+    "agreement",
     "compare",
     "dequantize",
     "digest",
@@ -35,6 +37,8 @@ FloatNetwork = Model | FloatGraph | QuantizedGraph
 
 #: images at a time whose tensors are all kept
 TRACE_BATCH = 4
+#: images at a time that a GPU classifies
+GPU_BATCH = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +51,16 @@ class Comparison:
     integer_top1: float
     fake_agreement: float  #: share of images for which the fake-quantized network names the float network's class
     agreement: float  #: likewise the integer network
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """A network and its integer network on the same images; shares are 0..1."""
+
+    images: int
+    top1: float
+    integer_top1: float
+    agreement: float  #: share of images for which both name the same class
 
 
 def float_classifier(
@@ -89,6 +103,27 @@ def _sum(tensor: Tensor) -> str:
     return hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()
 
 
+def agreement(
+    classifier: Classifier, network: IntegerNetwork, dataset: Dataset, *, limit: int | None = None, device: str = "cpu"
+) -> Agreement:
+    """Run a network and its integer network, which is moved to `device`, on the first `limit` images (all if None)."""
+    integer = network.to(device)
+    batch = {} if device == "cpu" else {"batch_size": GPU_BATCH}
+    classifiers = {"network": classifier, "integer": lambda images: integer.run(images.to(device))}
+    classes = predict(classifiers, dataset, limit=limit, **batch)
+    return Agreement(
+        images=len(classes["network"]),
+        top1=top1(classes["network"], dataset),
+        integer_top1=top1(classes["integer"], dataset),
+        agreement=_share(classes, "integer", "network"),
+    )
+
+
+def _share(classes: Mapping[str, Tensor], one: str, other: str) -> float:
+    """Share of images for which two classifiers name the same class."""
+    return float((classes[one] == classes[other]).double().mean())
+
+
 def compare(
     model: FloatNetwork,
     network: IntegerNetwork,
@@ -106,17 +141,13 @@ def compare(
     fake = exact if isinstance(model, QuantizedGraph) else _fake_classifier(model, network)
     classifiers = {"float": exact, "fake": fake, "integer": network.run}
     classes = predict(classifiers, dataset, limit=limit, file=file, progress=progress)
-
-    def agreement(name: str) -> float:
-        return float((classes[name] == classes["float"]).double().mean())
-
     return Comparison(
         images=len(classes["float"]),
         float_top1=top1(classes["float"], dataset),
         fake_top1=top1(classes["fake"], dataset),
         integer_top1=top1(classes["integer"], dataset),
-        fake_agreement=agreement("fake"),
-        agreement=agreement("integer"),
+        fake_agreement=_share(classes, "fake", "float"),
+        agreement=_share(classes, "integer", "float"),
     )
 
 

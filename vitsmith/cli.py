@@ -130,8 +130,11 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from OUT.state if it exists.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Train a classifier; with --bits, quantized (Q-ViT): what comes out goes to `quantize` as any checkpoint does."""
-    from vitsmith.training import quantized_settings, train_stage
+    """Train a classifier; with --bits, quantized (Q-ViT): what comes out goes to `quantize` as any checkpoint does.
+
+    Training with --bits ends with a comparison of what was trained with its integer network, on 1,000 test images.
+    """
+    from vitsmith.training import integers_stage, quantized_settings, train_stage
 
     settings = quantized_settings(
         bits, rectify=rectify, teacher=teacher, guidance=guidance, map_scales=map_scales, head_scales=head_scales
@@ -149,6 +152,8 @@ def train(
         settings=settings, through_integers=through_integers, precision=precision, device=device, seed=seed,
         resume=resume, command=command, quiet=json,
     )  # fmt: skip
+    if settings:
+        document |= integers_stage(out, through_integers=through_integers, device=device, seed=seed)
     _show("trained network", document, json)
 
 

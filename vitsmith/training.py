@@ -8,27 +8,32 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from torch import Tensor
 
 from quant.data import load_dataset
 from quant.data.dataset import ArrayDataset, normalise
+from quant.evaluate import agreement, float_classifier
 from quant.graph import FloatGraph
 from quant.models.checkpoint import CheckpointInfo, save_checkpoint
 from quant.models.efficientvit import EFFICIENTVIT
-from quant.qat.checkpoint import new_network, save_trained
+from quant.qat.checkpoint import new_network, read_trained, save_trained
 from quant.qat.config import QatConfig
+from quant.qat.export import integer_network
 from quant.qat.loss import DistillationLoss
 from quant.qat.network import QuantizedGraph
-from quant.qat.through import ThroughIntegers
+from quant.qat.through import IntegerForward, ThroughIntegers
 from quant.train import Loss, Schedule, TrainConfig, train
 from vitsmith.bundle import BundleError
 from vitsmith.stages import load_model
 
-__all__ = ["START_IMAGES", "prepare_device", "quantized_settings", "train_stage"]
+__all__ = ["START_IMAGES", "integers_stage", "prepare_device", "quantized_settings", "train_stage"]
 
 #: peak learning rates at the default batch of EfficientViT, of transformers, and of networks that are trained already
 RATE, TRANSFORMER_RATE, QUANTIZED_RATE = 4e-3, 1e-3, 5e-4
 #: training images that the first steps and zero-points are chosen for
 START_IMAGES = 64
+#: training images that give the integer network's streams their scales, and test images that it is compared on
+CALIBRATION_IMAGES, COMPARED_IMAGES = 512, 1000
 
 
 def prepare_device(device: str) -> None:
@@ -117,7 +122,7 @@ def train_stage(
             dataset.mean, dataset.std = info.mean, info.std
     network, loss = _quantized(twin, info, settings, train_data, config) if settings else (None, None)
     if through_integers:
-        loss = ThroughIntegers(loss, train_data.sample(START_IMAGES, seed), info.mean, info.std)
+        loss = ThroughIntegers(loss, IntegerForward(train_data.sample(START_IMAGES, seed), info.mean, info.std))
     top1 = train(
         config, train_data, test_data, out, model=network, loss=loss,
         save=save_trained if settings else save_checkpoint, resume=resume, command=command,
@@ -129,6 +134,32 @@ def train_stage(
         "top1": top1,
         "start_top1": info.top1 if info else None,
         "settings": asdict(settings) if settings else None,
+    }
+
+
+def integers_stage(
+    path: Path, *, through_integers: bool = False, device: str = "cpu", seed: int = 0
+) -> dict[str, object]:
+    """Compare the network that `train_stage` wrote to `path` with the integer network that `quantize` makes of it.
+
+    With `through_integers`, what is compared is what training saw: its streams have scales from other, fewer images.
+    """
+    network, info = read_trained(path)
+    train_data, test_data = (load_dataset(info.data, split, info.size) for split in ("train", "test"))
+    made = integer_network(network, train_data.sample(CALIBRATION_IMAGES), info.mean, info.std)
+    classifier = float_classifier(network, info.mean, info.std, device)
+    if through_integers:
+        through = IntegerForward(train_data.sample(START_IMAGES, seed), info.mean, info.std)
+
+        def classifier(images: Tensor) -> Tensor:
+            return through.scores(network, normalise(images.numpy(), info.mean, info.std).to(device))
+
+    found = agreement(classifier, made, test_data, limit=COMPARED_IMAGES, device=device)
+    return {
+        "compared_images": found.images,
+        "trained_top1": found.top1,
+        "integer_top1": found.integer_top1,
+        "agreement": found.agreement,
     }
 
 

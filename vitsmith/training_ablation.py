@@ -13,11 +13,10 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
-from quant.evaluate import FloatNetwork, digest, float_classifier
+from quant.evaluate import FloatNetwork, agreement, digest, float_classifier
 from quant.graph import FloatGraph
 from quant.integer_network import IntegerNetwork
 from quant.models.checkpoint import CheckpointInfo
-from quant.predictions import predict, top1
 from quant.qat.checkpoint import read_trained
 from quant.qat.config import QatConfig
 from quant.qat.export import integer_network, quantizer_config
@@ -41,8 +40,6 @@ ROWS: Mapping[str, Mapping[str, object]] = {
 #: without training
 UNTRAINED = "not trained with quantization"
 CALIBRATION_IMAGES = 256
-#: images at a time that a GPU classifies
-GPU_BATCH = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,25 +110,18 @@ def _measure(_: bytes, job: Job) -> Job:
     torch.set_num_threads(1)
     prepare_device(job["device"])
     network, made, info, start_top1 = (_untrained if job["row"] == UNTRAINED else _trained)(job)
+    classifier = float_classifier(network, info.mean, info.std, job["device"])
     test = load_dataset(info.data, "test", info.size)
-    device = job["device"]
-    integer = made.to(device)
-    classifiers = {
-        "float": float_classifier(network, info.mean, info.std, device),
-        "integer": lambda images: integer.run(images.to(device)),
-    }
-    batch = {} if device == "cpu" else {"batch_size": GPU_BATCH}
-    classes = predict(classifiers, test, limit=job["images"] or None, **batch)
-    float_top1 = top1(classes["float"], test)
+    found = agreement(classifier, made, test, limit=job["images"] or None, device=job["device"])
     result = TrainingResult(
         bits=job["bits"],
         row=job["row"],
         seed=job["seed"],
-        images=len(classes["float"]),
-        start_top1=float_top1 if start_top1 is None else start_top1,
-        trained_top1=None if start_top1 is None else float_top1,
-        integer_top1=top1(classes["integer"], test),
-        agreement=float((classes["integer"] == classes["float"]).double().mean()),
+        images=found.images,
+        start_top1=found.top1 if start_top1 is None else start_top1,
+        trained_top1=None if start_top1 is None else found.top1,
+        integer_top1=found.integer_top1,
+        agreement=found.agreement,
     )
     return asdict(result)
 

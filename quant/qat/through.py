@@ -15,28 +15,26 @@ from quant.qat.export import integer_network
 from quant.qat.loss import DistillationLoss
 from quant.qat.network import QuantizedGraph
 
-__all__ = ["ThroughIntegers"]
+__all__ = ["IntegerForward", "ThroughIntegers"]
 
 
-class ThroughIntegers:
-    """A loss on the scores and maps of the integer network, which is made anew from today's weights at every call.
-
-    Every map takes the values that the integer network's codes stand for; gradients are those of the fake-quantized
-    operations at these values (straight through). Two to three times the time of a step.
+class IntegerForward:
+    """A forward pass with the values of the integer network, which is made anew from today's weights at every call.
 
     Parameters
     ----------
-    loss : of the network.
     images : (N, size, size, 3) uint8, whose ranges give streams and class scores their scales; a few dozen.
     mean, std : of the image normalisation.
     """
 
-    def __init__(self, loss: DistillationLoss, images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> None:
-        self._loss, self._images, self._mean, self._std = loss, images, mean, std
+    def __init__(self, images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> None:
+        self._images, self._mean, self._std = images, mean, std
 
-    def __call__(self, network: QuantizedGraph, inputs: Tensor, labels: Tensor) -> Tensor:
-        """The loss on normalised images (N, 3, H, W)."""
-        return self._loss(_Exact(network, self.values(network, inputs)), inputs, labels)
+    @torch.no_grad()
+    def scores(self, network: QuantizedGraph, inputs: Tensor) -> Tensor:
+        """Class scores (N, classes) that training sees for normalised images (N, 3, H, W)."""
+        *_, (_, tensors) = network.run(inputs, self.values(network, inputs))
+        return tensors["output"][:, :, 0, 0]
 
     @torch.no_grad()
     def values(self, network: QuantizedGraph, inputs: Tensor) -> dict[str, Tensor]:
@@ -49,6 +47,21 @@ class ThroughIntegers:
         """Images (N, H, W, 3) uint8 before they were normalised."""
         mean, std = (torch.tensor(values, device=inputs.device)[:, None, None] for values in (self._mean, self._std))
         return ((inputs * std + mean) * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+
+
+class ThroughIntegers:
+    """A loss on the scores and maps of the integer network.
+
+    Every map takes the values that the integer network's codes stand for; gradients are those of the fake-quantized
+    operations at these values (straight through). Two to three times the time of a step.
+    """
+
+    def __init__(self, loss: DistillationLoss, forward: IntegerForward) -> None:
+        self._loss, self._forward = loss, forward
+
+    def __call__(self, network: QuantizedGraph, inputs: Tensor, labels: Tensor) -> Tensor:
+        """The loss on normalised images (N, 3, H, W)."""
+        return self._loss(_Exact(network, self._forward.values(network, inputs)), inputs, labels)
 
 
 class _Exact:

@@ -47,6 +47,8 @@ def test_from_training_to_integers(start: Path, tmp_path: Path) -> None:
     options = ("--rectify", "centred", "--teacher", "--guidance", 1, "--bits", 3, "--schedule", "32:6")
     document = invoke("train", "--out", out, "--data", "colours", "--start", start, *options, "--through-integers")
     assert document["settings"]["rectify"] == "centred" and document["start_top1"] > 0.9
+    assert document["compared_images"] == 48 and document["trained_top1"] > 0.9
+    assert document["integer_top1"] > 0.9 and document["agreement"] > 0.9
     network, info = read_trained(out)
     assert network.config.bits == 3 and info.top1 == document["top1"] > 0.9
     bundle = tmp_path / "bundle"

@@ -10,7 +10,7 @@ from quant.evaluate import dequantize
 from quant.qat.config import QatConfig
 from quant.qat.export import integer_network
 from quant.qat.loss import DistillationLoss
-from quant.qat.through import ThroughIntegers
+from quant.qat.through import IntegerForward, ThroughIntegers
 
 LABELS = torch.tensor([1, 5, 2, 9])
 CASES = [
@@ -21,9 +21,12 @@ CASES = [
 ]
 
 
+def forward(name):
+    return IntegerForward(noise_images(4, SIZES[name]), MEAN, STD)
+
+
 def through(trained, name):
-    loss = DistillationLoss(QatConfig(), trained.graph, trained.graph)
-    return ThroughIntegers(loss, noise_images(4, SIZES[name]), MEAN, STD)
+    return ThroughIntegers(DistillationLoss(QatConfig(), trained.graph, trained.graph), forward(name))
 
 
 @pytest.mark.parametrize(("name", "settings"), CASES)
@@ -31,13 +34,14 @@ def test_every_map_holds_what_the_integer_network_computes(name, settings):
     trained = network(name, **settings).eval()
     made = integer_network(trained, noise_images(4, SIZES[name]), MEAN, STD)
     trace = made.run(torch.from_numpy(noise_images(4, SIZES[name])), trace=True)
-    loss, x = through(trained, name), images(name)
-    values = loss.values(trained, x)
+    x = images(name)
+    values = forward(name).values(trained, x)
     for node, tensors in trained.run(x, values):
         expected = dequantize(made, node.name, trace[node.name]).float()
         torch.testing.assert_close(tensors["output"], expected, rtol=0, atol=1e-6 * float(expected.abs().max()))
     scores = expected[:, :, 0, 0]
-    torch.testing.assert_close(loss(trained, x, LABELS), F.cross_entropy(scores, LABELS))
+    torch.testing.assert_close(through(trained, name)(trained, x, LABELS), F.cross_entropy(scores, LABELS))
+    torch.testing.assert_close(forward(name).scores(trained, x), scores)
 
 
 def test_gradients_are_those_of_the_fake_quantized_network_there():
