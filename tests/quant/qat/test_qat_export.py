@@ -109,13 +109,13 @@ def test_a_trained_network_is_its_own_fake_quantized_copy():
 
 
 @torch.no_grad()
-def test_steps_that_training_drove_below_zero_have_integers():
+def test_steps_that_training_drove_below_the_smallest_have_integers():
     """Biases in units of a probability's code would otherwise need more bits than there are."""
     trained = network("deit-cifar", bits=8, rectify="centred").eval()
     quantizers = [trained[node.name].probabilities for node in trained.graph.nodes]
     quantizers = [quantizer for quantizer in quantizers if quantizer is not None]
     for quantizer in quantizers:
-        quantizer.step.fill_(-1e-3)
+        quantizer.exponent_of_step.fill_(-10)
     pictures = noise_images(4, 32)
     made = integer_network(trained, pictures, MEAN, STD)
     assert quantizers and all((q.form().scale == LEAST_PROBABILITY_SCALE).all() for q in quantizers)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from quant.qat.steps import MapQuantizer, StreamQuantizer, WeightQuantizer, learned_step
+from quant.qat.steps import LEAST_STEP, MapQuantizer, StreamQuantizer, WeightQuantizer, learned_step
 
 
 def normal(*shape, seed=0):
@@ -108,10 +108,9 @@ def test_steps_are_learned(bits):
         quantizer = MapQuantizer(bits, torch.zeros(1, dtype=torch.int64), torch.tensor([False]))
         quantizer.start(x)
         if start:
-            errors.append(float((quantizer(x) - x).square().mean()))
+            errors.append((quantizer(x) - x).square().mean().item())
             continue
-        with torch.no_grad():
-            quantizer.step *= 4
+        quantizer.set_step(4 * quantizer.step)
         optimizer = torch.optim.Adam(quantizer.parameters(), lr=0.02)
         for _ in range(300):
             loss = (quantizer(x) - x).square().sum()
@@ -120,3 +119,27 @@ def test_steps_are_learned(bits):
             optimizer.step()
         errors.append((quantizer(x) - x).square().mean().item())
     assert errors[0] < 1.1 * errors[1]
+
+
+def test_an_update_is_the_same_share_of_every_step():
+    """Of 8-bit weights, whose steps are smaller than a learning rate of Adam, too."""
+    quantizer = WeightQuantizer(2, bits=8)
+    quantizer.set_step(torch.tensor([1e-4, 1e-1]))
+    before = quantizer.step.detach()
+    optimizer = torch.optim.Adam(quantizer.parameters(), lr=1e-3)
+    quantizer.step.sum().backward()
+    optimizer.step()
+    shares = quantizer.step.detach() / before
+    torch.testing.assert_close(shares[0], shares[1])
+    assert 0.9 < shares[0] < 1
+
+
+def test_files_that_have_the_steps_themselves_load():
+    quantizer = WeightQuantizer(2, bits=4)
+    state = quantizer.state_dict()
+    steps = torch.tensor([0.01, 0.3])
+    del state["exponent_of_step"]
+    quantizer.load_state_dict(state | {"step": steps})
+    torch.testing.assert_close(quantizer.step.detach(), steps)
+    quantizer.load_state_dict(state | {"step": -steps})
+    torch.testing.assert_close(quantizer.step.detach(), torch.full((2,), LEAST_STEP))
