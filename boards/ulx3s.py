@@ -109,7 +109,7 @@ class Ulx3sTop(Elaboratable):
         m.d.comb += [clk.o[0].eq(1), clk.o[1].eq(0)]
 
 
-def _board(size: str, platform: type[Platform], *, config: str, frequency: float, status: str) -> Board:
+def _board(size: str, platform: type[Platform], *, config: str) -> Board:
     return Board(
         name=f"ulx3s-{size.lower()}",
         title=f"ULX3S with LFE5U-{size}",
@@ -117,34 +117,16 @@ def _board(size: str, platform: type[Platform], *, config: str, frequency: float
         top=Ulx3sTop,
         config=config,
         memory=SdramMemory(chip=SLOWEST_256_MBIT),
-        frequency=frequency,
-        baud=2e6,  # the FT231X divides 3 MHz by 1, 1.5, 2, ...; the clocks divide into this one exactly
+        frequency=60e6,
+        baud=2e6,  # the FT231X divides 3 MHz by 1, 1.5, 2, ...; the clock divides into this one exactly
         cable="ulx3s",
         whole=size == "25F",  # where every LUT counts
-        status=status,
+        status="simulated as a whole; placed and routed; not yet run on hardware",
     )
 
 
 BOARDS = (
-    _board(
-        "25F",
-        ULX3S_25F_Platform,
-        config="femto",
-        frequency=50e6,
-        status="simulated as a whole; placed, but not routed; not yet run on hardware",
-    ),
-    _board(
-        "45F",
-        ULX3S_45F_Platform,
-        config="pico",
-        frequency=50e6,
-        status="simulated as a whole; placed and routed; not yet run on hardware",
-    ),
-    _board(
-        "85F",
-        ULX3S_85F_Platform,
-        config="nano",
-        frequency=60e6,
-        status="simulated as a whole; placed and routed; not yet run on hardware",
-    ),
+    _board("25F", ULX3S_25F_Platform, config="femto"),
+    _board("45F", ULX3S_45F_Platform, config="pico"),
+    _board("85F", ULX3S_85F_Platform, config="nano"),
 )

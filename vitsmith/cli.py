@@ -653,11 +653,15 @@ def boards(bundle: BundleOption = DEFAULT_BUNDLE, json: JsonOption = False) -> N
     """List the boards, what is verified of each, and how fast the bundle's network is predicted to run on it."""
     from vitsmith.devices import BOARD_HEADER, board_rows
 
-    rows = board_rows(Bundle(bundle))
+    rows = [dict(zip(BOARD_HEADER, row, strict=True)) for row in board_rows(Bundle(bundle))]
     if json:
-        console.print_json({"boards": [dict(zip(BOARD_HEADER, row, strict=True)) for row in rows]})
-    else:
-        console.print_table("boards", BOARD_HEADER, rows)
+        console.print_json({"boards": rows})
+        return
+    shown = [name for name in BOARD_HEADER if name not in ("title", "device", "status")]  # what a terminal has room for
+    console.print_table("boards", shown, [[row[name] for name in shown] for row in rows])
+    for status in dict.fromkeys(row["status"] for row in rows):
+        names = ", ".join(row["board"] for row in rows if row["status"] == status)
+        console.console.print(f"{names}: {status}")
 
 
 @app.command()
