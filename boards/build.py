@@ -12,7 +12,7 @@ from pathlib import Path
 from boards.board import Board, BoardError
 from boards.top import BOARD, board_verilog
 from hw.config import AcceleratorConfig
-from hw.place_route import FLATTEN, run_nextpnr
+from hw.place_route import run_nextpnr
 from hw.synthesis import TARGETS, SynthesisError, map_units, run_yosys, write_units
 from hw.verilog import generate_verilog
 
@@ -123,7 +123,8 @@ def synthesize_board(folder: Path, *, whole: bool) -> None:
         "read_json pins.json",
         "read_verilog -lib +/lattice/cells_sim_ecp5.v +/lattice/cells_bb_ecp5.v",
         f"hierarchy -top {TOP}",
-        *FLATTEN,
+        "flatten",
+        "opt_clean",
         f"select {TOP}",
         "write_json -selected -noscopeinfo flat.json",
     )

