@@ -39,7 +39,6 @@ class Claim(Elaboratable):
             "payload": Signal(Shape.cast(MemoryAccess), name="claimed_payload"),
             "fsm_state": Signal(2, name="claimed_fsm_state"),
         }
-        self.access, self.data = self.controller.access, self.controller.pins.dq_i
         self.holds = Signal()
 
     def elaborate(self, platform: object) -> Module:
