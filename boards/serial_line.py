@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from boards.board import BoardError
 from boards.link.uart import FRAME_BITS
 
-__all__ = ["SerialLine"]
+__all__ = ["SerialLine", "find_port"]
 
 LATENCY = 0.1  #: seconds; drivers of USB serial adapters hold bytes back for up to 16 ms
 
@@ -16,8 +16,7 @@ class SerialLine:
     latency = LATENCY
 
     def __init__(self, port: str, baud: float) -> None:
-        if find_spec("serial") is None:
-            raise BoardError("pyserial is missing; pip install pyserial")
+        _require_pyserial()
         import serial
 
         self.name = port
@@ -42,6 +41,24 @@ class SerialLine:
     def close(self) -> None:
         """Release the port."""
         self._port.close()
+
+
+def find_port() -> str:
+    """The one serial port at a USB cable. Raises `BoardError` if there are none, or several."""
+    _require_pyserial()
+    from serial.tools import list_ports
+
+    ports = [port.device for port in list_ports.comports() if port.vid is not None]
+    if not ports:
+        raise BoardError("no serial port at a USB cable; is the board connected, and its cable one that carries data?")
+    if len(ports) > 1:
+        raise BoardError(f"several serial ports, {', '.join(ports)}; name the board's, as BOARD:{ports[0]}")
+    return ports[0]
+
+
+def _require_pyserial() -> None:
+    if find_spec("serial") is None:
+        raise BoardError("pyserial is missing; pip install pyserial")
 
 
 def _ports() -> list[str]:

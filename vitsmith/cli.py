@@ -53,7 +53,10 @@ def find_config(name: str, changes: list[str] | None = None) -> AcceleratorConfi
     if name in CONFIGS:
         config = CONFIGS[name]
     elif Path(name).is_file():
-        config = AcceleratorConfig.from_json(Path(name).read_text())
+        try:
+            config = AcceleratorConfig.from_json(Path(name).read_text())
+        except (ConfigError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{name}: {error}") from error
     else:
         raise ConfigError(f"no configuration or file called '{name}'; known are {', '.join(CONFIGS)}")
     known = {f.name for f in fields(config)}
@@ -703,7 +706,13 @@ def flash(
 def run_command(
     pictures: Annotated[list[Path], typer.Argument(help="Image files, and folders of them.")],
     device: Annotated[
-        str, typer.Option(help="sim; BOARD:PORT, as ulx3s-85f:/dev/ttyUSB0; on the board itself, pynq.")
+        str,
+        typer.Option(
+            "--device",
+            "--board",
+            help="sim; BOARD, at the only USB serial port, or BOARD:PORT, as ulx3s-85f:/dev/ttyUSB0; on the board "
+            "itself, pynq.",
+        ),
     ] = "sim",
     bundle: BundleOption = DEFAULT_BUNDLE,
     check: Annotated[bool, typer.Option("--check", help="Compare every score with the integer network.")] = False,
@@ -824,7 +833,8 @@ def run(command: Callable[..., object]) -> int:
     except Exception as error:
         if not _is_expected(error):
             raise
-        console.errors.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True, highlight=False)
+        message = error.format_message() if hasattr(error, "format_message") else str(error)  # names the option
+        console.errors.print(f"[red]error:[/red] {escape(message)}", soft_wrap=True, highlight=False)
         return 1
     return 0
 

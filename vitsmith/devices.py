@@ -14,7 +14,7 @@ from boards.board import Board, BoardError
 from boards.driver import BoardDevice
 from boards.link.host import HostLink
 from boards.registry import BOARDS, VIVADO_BOARDS, find_board
-from boards.serial_line import SerialLine
+from boards.serial_line import SerialLine, find_port
 from boards.vivado.board import VivadoBoard
 from boards.vivado.overlay import BITSTREAM, TARGET, open_overlay
 from compiler.compile import compile_network
@@ -84,23 +84,38 @@ def open_device(target: str, path: Path) -> Device:
         return SimulatedDevice(bundle)
     if name == TARGET:
         return open_overlay(Path(port) if port else path / BITSTREAM, bundle.load_config(), bundle.load_program())
-    boards = {board.name: board for board in (BOARDS | VIVADO_BOARDS).values() if board.baud}
-    matches = [board for board in boards.values() if board.name.startswith(name)]
-    if not name or len(matches) != 1 or not port:
-        raise BoardError(
-            f"no device called '{target}'; give sim or BOARD:PORT, as ulx3s-85f:/dev/ttyUSB0, or, on a board that PYNQ "
-            f"runs on, {TARGET} or {TARGET}:BITSTREAM; boards with a port are {', '.join(boards)}"
-        )
-    board = matches[0]
+    board = _board_with_line(name, bundle)
     config, program = bundle.load_config(), bundle.load_program()
     fitting = f"vitsmith build --board {board.name} --config {bundle.config_file}"
     rebuild = f"{fitting} && vitsmith flash --board {board.name}"
-    line = SerialLine(port, board.baud)
+    line = SerialLine(port or find_port(), board.baud)
     try:
         return BoardDevice(HostLink(line), config, program, memory_bytes=board.memory_bytes, rebuild=rebuild)
     except Exception:
         line.close()
         raise
+
+
+def _board_with_line(name: str, bundle: Bundle) -> Board | VivadoBoard:
+    """The board that a name means, or the beginning of one; of several, that with the bundle's accelerator."""
+    boards = [board for board in (BOARDS | VIVADO_BOARDS).values() if board.baud]
+    matches = [board for board in boards if name and board.name.startswith(name)]
+    if not matches:
+        names = ", ".join(board.name for board in boards)
+        raise BoardError(
+            f"no device called '{name}'; give sim, BOARD, or BOARD:PORT, as ulx3s-85f:/dev/ttyUSB0, or, on a board "
+            f"that PYNQ runs on, {TARGET} or {TARGET}:BITSTREAM; boards with a port are {names}"
+        )
+    fitting = matches
+    if len(matches) > 1:
+        config = bundle.load_config()
+        fitting = [board for board in matches if board.accelerator == config]
+    if len(fitting) != 1:
+        raise BoardError(
+            f"'{name}' may be {', '.join(board.name for board in matches)}, and "
+            f"{'several carry' if fitting else 'none carries'} the bundle's accelerator; give the whole name"
+        )
+    return fitting[0]
 
 
 def read_pictures(paths: Sequence[Path], size: int, data: str) -> np.ndarray:

@@ -129,9 +129,9 @@ def load_model(source: str, data: str | None, size: int | None) -> tuple[FloatNe
     if is_own_checkpoint(path):
         model, info = read_checkpoint(path)
         return at_size(model, size or info.size), replace(info, size=size or info.size, data=data or info.data)
+    model = load_checkpoint(path, size=size)
     if data is None:
         raise BundleError(f"{source} does not say what data it is for; give --data FOLDER (and --size, default 224)")
-    model = load_checkpoint(path, size=size)
     config = model.config
     info = _imagenet_info(model_name(config), config.num_classes, size or getattr(config, "size", 224), data)
     return model, replace(info, crop_ratio=evaluation_crop(path, info.size))

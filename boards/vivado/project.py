@@ -101,7 +101,7 @@ def _readme(board: VivadoBoard, config: AcceleratorConfig, folder: Path) -> str:
 """
     else:
         use = f"""    vitsmith flash --board {board.name}
-    vitsmith run --device {board.name}:/dev/ttyUSB1 --bundle BUNDLE picture.jpg
+    vitsmith run --board {board.name}:/dev/ttyUSB1 --bundle BUNDLE picture.jpg
 """
     return f"""# {board.title}, accelerator `{config.name}` ({config.hash:016x})
 

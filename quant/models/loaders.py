@@ -8,6 +8,7 @@ at all. Pickles are read with ``weights_only=True``: no code in a file is run.
 from __future__ import annotations
 
 import math
+import pickle
 import re
 from pathlib import Path
 
@@ -107,9 +108,11 @@ def _read(path: Path) -> object:
         raise CheckpointError(f"{path} does not exist; give the path of a checkpoint file") from error
     # Readers of damaged bytes raise almost anything.
     except Exception as error:
-        reason = str(error).partition("\n")[0]
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        if isinstance(error, pickle.UnpicklingError):  # whose own words advise to run whatever code a file holds
+            reason = "a damaged or unsafe pickle"
         raise CheckpointError(
-            f"{path} cannot be read as a checkpoint ({type(error).__name__}: {reason}); it is damaged, "
+            f"{path} cannot be read as a checkpoint ({reason}); it is damaged, "
             "incomplete, or not a PyTorch or safetensors file of plain tensors: get it again"
         ) from error
 

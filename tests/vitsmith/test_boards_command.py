@@ -2,10 +2,12 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
+from serial.tools import list_ports
 from typer.testing import CliRunner
 
 import vitsmith
@@ -13,7 +15,7 @@ from boards.board import BoardError
 from boards.registry import BOARDS
 from compiler.compile import compile_network
 from compiler.results import decode_scores
-from hw.config import CONFIGS
+from hw.config import CONFIGS, AcceleratorConfig
 from quant.data import DataError
 from tests.configs import SMALL, quantizer_settings
 from tests.quant.support import tiny_network
@@ -79,10 +81,47 @@ def test_simulated_device(tmp_path: Path) -> None:
     device.close()
 
 
-@pytest.mark.parametrize("target", ["board", "ulx3s", "ulx9:/dev/ttyUSB0", ":/dev/ttyUSB0", "kv260:/dev/ttyUSB0"])
+@pytest.mark.parametrize("target", ["board", "ulx9:/dev/ttyUSB0", ":/dev/ttyUSB0", "kv260:/dev/ttyUSB0"])
 def test_unknown_devices(target: str, tmp_path: Path) -> None:
-    with pytest.raises(BoardError, match="give sim or BOARD:PORT"):
+    with pytest.raises(BoardError, match="give sim, BOARD, or BOARD:PORT"):
         vitsmith.open(target, tmp_path)
+
+
+def bundle_for(path: Path, config: AcceleratorConfig) -> Path:
+    """A bundle with an accelerator and some program."""
+    bundle = Bundle(path)
+    bundle.config_file.write_text(config.to_json())
+    copy_program(config, bursts=4).save(bundle.program_file(trace=False))
+    return path
+
+
+class AbsentLine:
+    """Takes the place of `SerialLine`: shows which port is opened."""
+
+    def __init__(self, port: str, baud: float) -> None:
+        raise BoardError(f"port {port}")
+
+
+@pytest.mark.parametrize(
+    ("target", "ports", "message"),
+    [
+        ("ulx3s:/dev/a", {}, "port /dev/a"),
+        ("ulx3s", {"/dev/usb0": 0x403, "/dev/ttyS0": None}, "port /dev/usb0"),
+        ("ulx3s-45f", {"/dev/ttyS0": None}, "is the board connected"),
+        ("ulx3s", {"/dev/usb0": 1, "/dev/usb1": 2}, "several serial ports, /dev/usb0, /dev/usb1; .* BOARD:/dev/usb0"),
+    ],
+)
+def test_ports_are_found(target: str, ports: dict, message: str, tmp_path: Path, monkeypatch) -> None:
+    found = [SimpleNamespace(device=device, vid=vid) for device, vid in ports.items()]
+    monkeypatch.setattr(list_ports, "comports", lambda: found)
+    monkeypatch.setattr(devices, "SerialLine", AbsentLine)
+    with pytest.raises(BoardError, match=message):
+        vitsmith.open(target, bundle_for(tmp_path, CONFIGS["pico"]))
+
+
+def test_boards_that_might_be_meant(tmp_path: Path) -> None:
+    with pytest.raises(BoardError, match="may be ulx3s-25f, ulx3s-45f, ulx3s-85f, and none carries.*whole name"):
+        vitsmith.open("ulx3s:/dev/a", bundle_for(tmp_path, CONFIGS["base"]))
 
 
 class WrongDevice:

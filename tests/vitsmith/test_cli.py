@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from hw.config import CONFIGS, ConfigError
@@ -119,8 +120,11 @@ def test_configuration_files(tmp_path: Path) -> None:
     assert cli.find_config(str(path)) == CONFIGS["nano"]
     for text, message in (("{", "not JSON"), ("[]", "JSON object"), ('{"lanes": 1}', "unknown fields")):
         path.write_text(text)
-        with pytest.raises(ConfigError, match=message):
+        with pytest.raises(ConfigError, match=f"c.json: .*{message}"):
             cli.find_config(str(path))
+    path.write_bytes(b"\x89PNG")
+    with pytest.raises(ConfigError, match="c.json: .*utf-8"):
+        cli.find_config(str(path))
 
 
 def test_errors_are_one_message_and_status_1(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -139,9 +143,11 @@ def test_errors_are_one_message_and_status_1(tmp_path: Path, capsys: pytest.Capt
     )
     save_checkpoint(checkpoint, model, info)
     assert stages.load_model(str(checkpoint), None, None)[1] == info
+    torch.save(model.state_dict(), tmp_path / "official.pt")
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     for source, message in (
-        (checkpoint, "give --data"),
+        (tmp_path / "official.pt", "give --data"),
+        (checkpoint, "it is damaged"),
         ("absent.pt", "does not exist"),
         ("random:b9", "known are b0"),
         ("random:[b9]", "no network called '[b9]'"),
@@ -154,6 +160,11 @@ def test_errors_are_one_message_and_status_1(tmp_path: Path, capsys: pytest.Capt
         assert "an input of 100 pixels" in capsys.readouterr().err
     assert cli.run(lambda **_: cli.quantize(str(checkpoint), tmp_path, data="noise")) == 1
     assert "safetensors" in capsys.readouterr().err
+
+
+def test_wrong_options_are_named(capsys: pytest.CaptureFixture) -> None:
+    assert cli.run(lambda **how: cli.app(["train", "--bits", "9", "--out", "x"], **how)) == 1
+    assert "'--bits'" in capsys.readouterr().err
 
 
 def test_doctor() -> None:
