@@ -71,7 +71,7 @@ class Matmul:
             self._queue.start(taken)
             front = max(taken + PREPARE, self._take + self._pass)
             prepared = front + 1
-            yield from self._passes(instruction, index, taken + 1, front + 1)
+            yield from self._passes(instruction, index, taken + 2, front + 1)
 
     def _passes(self, instruction: Instruction, index: int, begin: int, front: int) -> Process:
         """All passes of an instruction; `begin`, `front`: when the loader and the first pass may begin."""

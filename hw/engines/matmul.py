@@ -57,7 +57,7 @@ class MatmulEngine(wiring.Component):
       T + 1 cycles in place of T.
     - An output tile is drained while the next one is computed, in T * b cycles per channel group, at least 2, and at
       least R + 2 for the last group; b = `slices` if `wide`, else 1.
-    - The first pass begins max(4, 1 + R + W) cycles after the instruction was taken; the first beat of the drain
+    - The first pass begins max(4, 2 + R + W) cycles after the instruction was taken; the first beat of the drain
       follows 6 + the latency of `DotProducts` cycles after the last word of its tile; `done` comes 16 + b cycles after
       the last beat.
     - A table takes its words from the stream, one per cycle, and is written in 2**table_index_bits / 4 cycles from the

@@ -28,7 +28,8 @@ class TableLoader(wiring.Component):
     Members
     -------
     task : In
-        Every instruction, in order. One that loads a table waits until the table before is written.
+        Every instruction, in order. `ready`: the table before is written. Only an instruction that loads a table has to
+        wait for that.
     words : In
         The stream words of the tables.
     write : Out
@@ -63,8 +64,8 @@ class TableLoader(wiring.Component):
         task = self.task.payload
         taken = Signal()
         m.d.comb += [
-            self.task.ready.eq(~(task.load & busy)),
-            taken.eq(self.task.valid & self.task.ready),
+            self.task.ready.eq(~busy),
+            taken.eq(self.task.valid & (self.task.ready | ~task.load)),
             self.write.valid.eq(busy & (waiting == 0) & fifo.o.valid),
             self.write.bank.eq(bank),
             self.write.word.eq(word),

@@ -50,9 +50,9 @@ def drain_task(config: AcceleratorConfig) -> data.StructLayout:
 
 
 class MatmulTasks(wiring.Component):
-    """Takes an instruction when the loader (and the table loader, if it needs it) can begin with it in the same cycle,
-    and offers it to the front end from the third cycle after that. When the front end takes it, it goes to the queue
-    before the drain. `held` is 0 when there is none.
+    """Takes an instruction when the loader (and the table loader, if it needs it) can begin with it, gives it to them in
+    the cycle after, and offers it to the front end from the third cycle on. When the front end takes it, it goes to the
+    queue before the drain. `held` is 0 when there is none.
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:
@@ -78,17 +78,18 @@ class MatmulTasks(wiring.Component):
         taken = Signal()
         new = self.instruction.payload
         m.d.comb += [
-            self.instruction.ready.eq((held == 0) & self.load.ready & self.table.ready),
-            self.load.valid.eq(self.instruction.valid & (held == 0) & self.table.ready),
-            self.table.valid.eq(self.instruction.valid & (held == 0) & self.load.ready),
-            self.load.payload.table_load.eq(new.requant.table_load),
-            self.load.payload.from_state.eq(new.from_state),
-            self.load.payload.state_tile.eq(new.state_tile),
-            self.load.payload.last_tile.eq(new.out_tiles - 1),
-            self.load.payload.last_block.eq(new.in_blocks - 1),
-            self.table.payload.load.eq(new.requant.table_load),
-            self.table.payload.use.eq(new.requant.operand == OperandMode.TABLE),
-            self.table.payload.bank.eq(new.requant.table_bank),
+            # both stay ready until `valid`, a cycle later: the way from the instruction queue is long
+            self.instruction.ready.eq((held == 0) & self.load.ready & (self.table.ready | ~new.requant.table_load)),
+            self.load.valid.eq(held == 1),
+            self.table.valid.eq(held == 1),
+            self.load.payload.table_load.eq(body.requant.table_load),
+            self.load.payload.from_state.eq(body.from_state),
+            self.load.payload.state_tile.eq(body.state_tile),
+            self.load.payload.last_tile.eq(body.out_tiles - 1),
+            self.load.payload.last_block.eq(body.in_blocks - 1),
+            self.table.payload.load.eq(body.requant.table_load),
+            self.table.payload.use.eq(body.requant.operand == OperandMode.TABLE),
+            self.table.payload.bank.eq(body.requant.table_bank),
             prepared.eq(held == 3),
             self.stream.valid.eq(prepared & drains.i.ready),
             drains.i.valid.eq(taken),  # a cycle late, before the next task; the drain begins many cycles later

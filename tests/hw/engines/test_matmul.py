@@ -233,7 +233,7 @@ def predict(c: AcceleratorConfig, instructions: list[Instruction]) -> tuple[list
         words, left = f["rows"] * f["groups_per_row"], f["out_subblocks"]
         beat = c.slices if f["requant"]["wide"] else 1
         accepted = max(loaded, active)  # the loader and the preparation are free again
-        loaded = accepted + 1
+        loaded = accepted + 2
         active = max(accepted + 4, free)
         for _ in range(f["out_tiles"]):
             loaded = max(loaded, room[0]) + record
