@@ -50,8 +50,8 @@ def drain_task(config: AcceleratorConfig) -> data.StructLayout:
 
 
 class MatmulTasks(wiring.Component):
-    """Takes an instruction when the loader (and the table loader, if it needs it) can begin with it, gives it to them in
-    the cycle after, and offers it to the front end from the third cycle on. When the front end takes it, it goes to the
+    """Takes an instruction when the loader (and the table loader, if it needs it) can begin with it, gives it to them a
+    cycle later, and offers it to the front end from the third cycle on. When the front end takes it, it goes to the
     queue before the drain. `held` is 0 when there is none.
     """
 
