@@ -79,12 +79,13 @@ PUBLISHED = (
     ),
 )  # fmt: skip
 
+COMPARED = ("base", "max")  #: our accelerators for devices like theirs
 CLOCKS = (200, 300)  #: MHz that our frames per second are given for
 
 
 def comparison_markdown(benchmark: dict, published: Sequence[Published] = PUBLISHED) -> str:
-    """The page; `benchmark` is the content of a benchmark.json."""
-    cases = [case for case in benchmark["cases"] if "cycles" in case]
+    """The page; `benchmark` is the content of a benchmark.json, of which the cases of `COMPARED` are shown."""
+    cases = [case for case in benchmark["cases"] if "cycles" in case and case["accelerator"] in COMPARED]
     return "\n".join(
         [
             "# Beside published figures",
