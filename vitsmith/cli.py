@@ -318,7 +318,8 @@ def training_ablation(
     """Measure what rectification and distillation are worth in training with few bits: table, picture, and JSON."""
     from vitsmith.training_ablation import training_ablation_stage
 
-    options = {"schedule": schedule, "seeds": seeds, "batch": batch, "images": images, "device": device}
+    options = {"schedule": schedule, "minutes": f"{minutes:g}", "seeds": seeds, "batch": batch, "images": images}
+    options |= {"device": device}
     words = [f"--{name} {value}" for name, value in options.items()]
     command = " ".join([f"vitsmith training-ablation {start}", *words, *(f"--bits {width}" for width in bits or [])])
     with console.progress_bar("training ablation") as progress:
