@@ -1,7 +1,9 @@
 """IntegerNetwork + AcceleratorConfig -> Program."""
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from heapq import nsmallest
 from math import ceil
 
@@ -15,7 +17,7 @@ from compiler.lowering import Lowered, lower
 from compiler.parameters import table_bytes
 from compiler.program import Program, StoredMap, assemble, stream_base
 from compiler.rehearsal import MemoryTiming, Rehearsal, rehearse
-from compiler.schedule import Scheduled, dependencies, schedule
+from compiler.schedule import PATIENCE, Scheduled, dependencies, schedule
 from compiler.shapes import infer_shapes
 from hw.config import KERNEL_ROWS, AcceleratorConfig
 from hw.control.descriptors import BODIES, Engine, Opcode, Packet, pack
@@ -24,6 +26,7 @@ from quant.integer_network import IntegerNetwork
 __all__ = ["compile_network"]
 
 REHEARSED = 4  #: choices, those with the shortest schedules: rehearsals know memory and ports, but take longer
+OTHER_PATIENCES = (20, 120, 400)  #: in place of `PATIENCE`, with the choice that is best so far
 TABLE_BANKS = 2
 PAGE = 4096
 
@@ -50,12 +53,11 @@ def compile_network(
     frames = Batch.of(network, shapes, batch)
     scheduled = ((lowered, _schedule(lowered, config)) for lowered in lower(frames, config, trace=trace))
     likely = nsmallest(REHEARSED, scheduled, key=lambda choice: choice[1].cycles)
-    choice = min(
-        (_Choice.of(*each, config, memory or MemoryTiming()) for each in likely),
-        key=lambda choice: choice.rehearsal.cycles,
-    )
+    choose = partial(_Choice.of, frames, config, memory or MemoryTiming())
+    choice = _fastest(choose(*each) for each in likely)
+    lowered = choice.lowered
+    choice = _fastest((choice, *(choose(lowered, _schedule(lowered, config, each)) for each in OTHER_PATIENCES)))
     ordered, streams, rehearsal = choice.ordered, choice.streams, choice.rehearsal
-    stored, result_bytes = _result_layout(choice.lowered, frames, config)
     packets = [_packet(instruction, counts) for instruction, counts in zip(ordered, choice.waits, strict=True)]
     packets.append(_end_packet(ordered))
     image_bytes = network.input.size**2 * network.input.channels
@@ -64,7 +66,7 @@ def compile_network(
         streams.content,
         config_hash=config.hash,
         input_bytes=batch * image_bytes,
-        result_bytes=result_bytes,
+        result_bytes=choice.result_bytes,
         port_stride=streams.port_stride,
     )
     return Program(
@@ -72,8 +74,8 @@ def compile_network(
         config_hash=config.hash,
         batch=batch,
         input_bytes=batch * image_bytes,
-        result_bytes=result_bytes,
-        stored=stored,
+        result_bytes=choice.result_bytes,
+        stored=choice.stored,
         predicted_cycles=rehearsal.cycles,
         layers=_layers(network, ordered, rehearsal, config),
         timeline=tuple(
@@ -83,9 +85,9 @@ def compile_network(
     )
 
 
-def _schedule(lowered: Lowered, config: AcceleratorConfig) -> Scheduled:
+def _schedule(lowered: Lowered, config: AcceleratorConfig, patience: int = PATIENCE) -> Scheduled:
     needs = dependencies(lowered.instructions, config)
-    return schedule(lowered.instructions, needs, [timing(i, config) for i in lowered.instructions])
+    return schedule(lowered.instructions, needs, [timing(i, config) for i in lowered.instructions], patience)
 
 
 @dataclass(frozen=True)
@@ -93,18 +95,28 @@ class _Choice:
     """One way to run the frames: instructions in the order of dispatch, and what they wait for."""
 
     lowered: Lowered
+    stored: tuple[StoredMap, ...]
+    result_bytes: int
     ordered: list[Instruction]
     waits: list[list[int]]
     streams: "_Streams"
     rehearsal: Rehearsal
 
     @classmethod
-    def of(cls, lowered: Lowered, scheduled: Scheduled, config: AcceleratorConfig, memory: MemoryTiming) -> "_Choice":
-        instructions = lowered.instructions
-        _assign_tables(instructions, scheduled.order)
-        streams = _lay_out_streams(instructions, scheduled.order, config, stream_base(len(instructions) + 1))
-        ordered, waits = ([values[i] for i in scheduled.order] for values in (instructions, scheduled.waits))
-        return cls(lowered, ordered, waits, streams, rehearse(ordered, waits, config, memory))
+    def of(
+        cls, batch: Batch, config: AcceleratorConfig, memory: MemoryTiming, lowered: Lowered, scheduled: Scheduled
+    ) -> "_Choice":
+        stored, result_bytes = _result_layout(lowered, batch, config)
+        ordered = [lowered.instructions[i].copy() for i in scheduled.order]
+        waits = [scheduled.waits[i] for i in scheduled.order]
+        _assign_tables(ordered)
+        streams = _lay_out_streams(ordered, config, stream_base(len(ordered) + 1))
+        rehearsal = rehearse(ordered, waits, config, memory)
+        return cls(lowered, stored, result_bytes, ordered, waits, streams, rehearsal)
+
+
+def _fastest(choices: Iterable[_Choice]) -> _Choice:
+    return min(choices, key=lambda choice: choice.rehearsal.cycles)
 
 
 def _result_layout(lowered: Lowered, batch: Batch, config: AcceleratorConfig) -> tuple[tuple[StoredMap, ...], int]:
@@ -140,14 +152,13 @@ def _result_layout(lowered: Lowered, batch: Batch, config: AcceleratorConfig) ->
     return tuple(stored), offset
 
 
-def _assign_tables(instructions: list[Instruction], order: list[int]) -> None:
+def _assign_tables(instructions: list[Instruction]) -> None:
     """Keep the two most recently used activation tables of each engine loaded; load the others when they are needed.
 
     Layers whose tables have equal contents share them.
     """
     banks: dict[Engine, OrderedDict[bytes, int]] = {engine: OrderedDict() for engine in Engine}
-    for index in order:
-        instruction = instructions[index]
+    for instruction in instructions:
         parameters = instruction.parameters
         if parameters is None or parameters.requant.table is None:
             continue
@@ -167,9 +178,7 @@ class _Streams:
     port_stride: int
 
 
-def _lay_out_streams(
-    instructions: list[Instruction], order: list[int], config: AcceleratorConfig, base: int
-) -> _Streams:
+def _lay_out_streams(instructions: list[Instruction], config: AcceleratorConfig, base: int) -> _Streams:
     """Concatenate the parameters of all instructions, matmul's striped over the ports, and set the stream fields.
 
     Instructions with equal parameters share one copy. A table stands right before them, and is skipped by instructions
@@ -185,8 +194,7 @@ def _lay_out_streams(
     }
     matmul, other = bytearray(), bytearray()
     places: dict[tuple[object, ...], tuple[int, int, int]] = {}  # offset, table words, parameter words
-    for index in order:
-        instruction = instructions[index]
+    for instruction in instructions:
         parameters = instruction.parameters
         if parameters is None:
             continue

@@ -1,7 +1,7 @@
 """Instructions of a program before they are scheduled: what they do, read, write, and stream."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -35,3 +35,7 @@ class Instruction:
     writes: Access = field(default_factory=list)
     parameters: Parameters | None = None
     macs: int = 0  #: useful multiply-accumulates, for utilisation
+
+    def copy(self) -> "Instruction":
+        """The same with fields of its own, nested ones included."""
+        return replace(self, fields={n: dict(v) if isinstance(v, dict) else v for n, v in self.fields.items()})

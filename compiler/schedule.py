@@ -16,9 +16,9 @@ from compiler.instructions import STATE_BUFFER, Access, Instruction
 from hw.config import AcceleratorConfig
 from hw.control.descriptors import Engine
 
-__all__ = ["Scheduled", "dependencies", "schedule"]
+__all__ = ["PATIENCE", "Scheduled", "dependencies", "schedule"]
 
-PATIENCE = 40  #: cycles that an instruction may be held up by a drain before one further down goes first
+PATIENCE = 40  #: default of `schedule`
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,11 @@ class Scheduled:
         return max(self.end, default=0)
 
 
-def schedule(instructions: list[Instruction], needs: list[Needs], timings: list[Timing]) -> Scheduled:
+def schedule(
+    instructions: list[Instruction], needs: list[Needs], timings: list[Timing], patience: int = PATIENCE
+) -> Scheduled:
     """List scheduling: a free engine takes the first instruction (in the given order) that is ready, and that the drain
-    of the ones before does not hold up for more than `PATIENCE` cycles, if there is one.
+    of the ones before does not hold up for more than `patience` cycles, if there is one.
 
     The dispatch order is that of the start times, so everything that an instruction waits for is dispatched before it.
     """
@@ -110,7 +112,7 @@ def schedule(instructions: list[Instruction], needs: list[Needs], timings: list[
         """Take the first instruction that is ready and not held up, or the first one."""
         for position, index in enumerate(ready[engine]):
             timing = timings[index]
-            if _streamed(timing, now, drained[engine]) - _streamed(timing, now, now) <= PATIENCE:
+            if _streamed(timing, now, drained[engine]) - _streamed(timing, now, now) <= patience:
                 return ready[engine].pop(position)
         return ready[engine].pop(0)
 

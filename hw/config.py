@@ -170,6 +170,12 @@ class AcceleratorConfig:
         return Multipliers.LOGIC if self.logic_engines else self.multiplier
 
     @property
+    def dw_shares_rows(self) -> bool:
+        """Whether the depthwise engine, at stride 2, reads the rows once that two output rows of a 3x3 kernel share. It
+        does if it takes all pixels of a word at once: then reading bounds it; else the multipliers do."""
+        return self.dw_pixels == self.pixels
+
+    @property
     def dw_multiplier(self) -> Multipliers:
         """How the depthwise engine multiplies, its requantizer apart."""
         return Multipliers.LOGIC if self.logic_depthwise else self.engine_multiplier

@@ -64,8 +64,10 @@ class EngineUse:
     instructions: int
     busy: int  #: cycles with an instruction in progress
     stalled: int  #: of these, waiting
+    running: int | None  #: from the first operands of each instruction to its last ones; None: not recorded
     macs: int  #: useful ones
     utilisation: float  #: useful multiply-accumulates over those that its multipliers could have done while busy
+    running_utilisation: float | None  #: the same, while running
     occupancy: float  #: cycles in which its multipliers worked, over busy cycles
     gaps: tuple[int, ...]
 
@@ -130,25 +132,29 @@ def profile_run(
     cycle of the activity. `widths`: see `map_widths`."""
     instructions = descriptors(program.image)
     matmul = np.array([i for i, descriptor in enumerate(instructions) if descriptor.engine == Engine.MATMUL])
-    causes, owner = _array_causes(activity, [array_words(instructions[i]) for i in matmul])
+    depthwise = [i for i, descriptor in enumerate(instructions) if descriptor.engine == Engine.DEPTHWISE]
+    words = [array_words(instructions[i]) for i in matmul]
+    chunks = [depthwise_chunks(instructions[i], config) for i in depthwise]
+    causes, owner = _array_causes(activity, words)
     products = np.zeros((len(instructions), len(CAUSES)), np.int64)
     np.add.at(products, (matmul[owner], causes), activity.cycles * config.macs)
     for index in matmul:
         _, node, useful, *_ = program.timeline[index]
         _split_working(products[index], instructions[index], widths[node], useful, config)
-    depthwise = [i for i, descriptor in enumerate(instructions) if descriptor.engine == Engine.DEPTHWISE]
-    chunks = [depthwise_chunks(instructions[i], config) for i in depthwise]
-    working = {Engine.MATMUL: sum(map(array_words, (instructions[i] for i in matmul))), Engine.DEPTHWISE: sum(chunks)}
+    work = {
+        Engine.MATMUL: _Work(activity, "matmul_issue", words),
+        Engine.DEPTHWISE: _Work(activity, "depthwise", chunks),
+    }
     gaps = {
         Engine.MATMUL: tuple((products[matmul[1:], _CODE[Cause.ISSUE]] // config.macs).tolist()),
-        Engine.DEPTHWISE: _depthwise_gaps(activity, chunks, timeline[depthwise, 0]),
+        Engine.DEPTHWISE: work[Engine.DEPTHWISE].gaps(timeline[depthwise, 0]),
     }
     return RunProfile(
         cycles=int(activity.cycles.sum()),
         macs=config.macs,
         products=products,
         causes=causes,
-        engines=tuple(_engine_use(config, program, e, activity, working.get(e, 0), gaps.get(e, ())) for e in Engine),
+        engines=tuple(_engine_use(config, program, e, activity, work.get(e), gaps.get(e, ())) for e in Engine),
         layers=tuple(_layers(config, program, timeline, products)),
     )
 
@@ -219,39 +225,58 @@ def _split_working(
 
 
 def _engine_use(
-    config: AcceleratorConfig, program: Program, engine: Engine, activity: Activity, working: int, gaps: tuple[int, ...]
+    config: AcceleratorConfig,
+    program: Program,
+    engine: Engine,
+    activity: Activity,
+    work: "_Work | None",
+    gaps: tuple[int, ...],
 ) -> EngineUse:
     busy, stalled = (int(activity.cycles[activity.engine(name, engine)].sum()) for name in ("busy", "stall"))
     own = [row for row in program.timeline if row[0] == engine]
     macs = sum(row[2] for row in own)
+    capacity = macs_per_cycle(config).get(engine, 0)
     return EngineUse(
         engine=engine.name.lower(),
         instructions=len(own),
         busy=busy,
         stalled=stalled,
+        running=work.running if work else None,
         macs=macs,
-        utilisation=macs / max(macs_per_cycle(config).get(engine, 0) * busy, 1),
-        occupancy=(working or busy - stalled) / max(busy, 1),
+        utilisation=macs / max(capacity * busy, 1),
+        running_utilisation=macs / max(capacity * work.running, 1) if work else None,
+        occupancy=(work.cycles if work else busy - stalled) / max(busy, 1),
         gaps=gaps,
     )
 
 
-def _depthwise_gaps(activity: Activity, work: Sequence[int], starts: np.ndarray) -> tuple[int, ...]:
-    """Idle cycles of the multipliers between an instruction and the next, where the engine had taken it by then.
+class _Work:
+    """When the multipliers of an engine work for each of its instructions, which they take one after the other.
 
-    `work` is the number of cycles in which the multipliers work for each instruction, `starts` when they were taken.
+    `begin`: cycle of an instruction's first operands; `end`: the cycle after its last ones. `lengths`: in how many
+    cycles the multipliers work for each; `column`: of the activity, 1 in these cycles.
     """
-    multiplies = activity.columns["depthwise"] == 1
-    done = np.cumsum(multiplies * activity.cycles)
-    ends = np.cumsum(work)
-    assert done[-1] == ends[-1]
-    begin = activity.start - activity.start[0]
-    last = np.searchsorted(done, ends, side="left")
-    finished = begin[last] + ends - (done[last] - activity.cycles[last])  # the cycle after the last word
-    first = np.searchsorted(done, ends[:-1], side="right")
-    resumed = begin[first] + ends[:-1] - (done[first] - activity.cycles[first])
-    ready = starts[1:] < finished[:-1]
-    return tuple((resumed - finished[:-1])[ready].tolist())
+
+    def __init__(self, activity: Activity, column: str, lengths: Sequence[int]) -> None:
+        done = np.cumsum((activity.columns[column] == 1) * activity.cycles)
+        self.cycles = sum(lengths)
+        assert done[-1] == self.cycles
+        ends = np.cumsum(np.array(lengths, np.int64))
+        begins = ends - np.array(lengths, np.int64)
+        first, last = np.searchsorted(done, begins, side="right"), np.searchsorted(done, ends, side="left")
+        start = activity.start - activity.start[0]
+        before = done - activity.cycles  # right for states in which they work
+        self.begin = start[first] + begins - before[first]
+        self.end = start[last] + ends - before[last]
+
+    @property
+    def running(self) -> int:
+        """Cycles from the first operands of each instruction to its last ones."""
+        return int((self.end - self.begin).sum())
+
+    def gaps(self, taken: np.ndarray) -> tuple[int, ...]:
+        """Idle cycles between an instruction and the next, where the engine had taken it by then."""
+        return tuple((self.begin[1:] - self.end[:-1])[taken[1:] < self.end[:-1]].tolist())
 
 
 def array_words(descriptor: Descriptor) -> int:

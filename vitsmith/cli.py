@@ -773,10 +773,11 @@ def profile(
         ]
         console.print_table("cycles of the MAC array by layer", ("layer", *GROUPS, "utilisation", "bound by"), rows)
         rows = [
-            (e["engine"], e["busy"], e["stalled"], e["occupancy"], e["utilisation"], e["mean_gap"], e["largest_gap"])
+            [e[name] for name in ("engine", "busy", "stalled", "occupancy", "utilisation", "running_utilisation")]
+            + [e["mean_gap"], e["largest_gap"]]
             for e in document["engines"]
         ]
-        header = ("engine", "busy", "stalled", "at work", "utilisation", "mean issue gap", "largest")
+        header = ("engine", "busy", "stalled", "at work", "utilisation", "while running", "mean issue gap", "largest")
         console.print_table("engines", header, rows)
         rows = [(cause, count, count / document["cycles"]) for cause, count in document["causes"].items()]
         console.print_table("cycles of the MAC array", ("cause", "cycles", "of the run"), rows)

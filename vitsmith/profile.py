@@ -34,7 +34,7 @@ def profile_page(document: Mapping[str, object]) -> str:
     )
     engines = "".join(
         f"<tr><td>{e['engine']}</td><td>{e['instructions']}</td><td>{e['busy']:,}</td><td>{e['stalled']:,}</td>"
-        f"<td>{e['occupancy']:.1%}</td><td>{e['utilisation']:.1%}</td><td>{_gap(e)}</td></tr>"
+        f"<td>{e['occupancy']:.1%}</td><td>{e['utilisation']:.1%}</td><td>{_running(e)}</td><td>{_gap(e)}</td></tr>"
         for e in document["engines"]
     )
     rows = "".join(_layer_row(layer) for layer in layers)
@@ -49,7 +49,8 @@ latency and {memory["bytes_per_cycle"]:g} bytes per cycle. Every cycle of the MA
 <table><tr><th>cause</th><th>cycles</th><th>of the run</th></tr>{causes}</table>
 <h2>Engines</h2>
 <table><tr><th>engine</th><th>instructions</th><th>busy</th><th>stalled</th><th>multipliers at work while busy</th>
-<th>useful products while busy</th><th>issue gap, mean (largest)</th></tr>{engines}</table>
+<th>useful products while busy</th><th>useful products while running</th>
+<th>issue gap, mean (largest)</th></tr>{engines}</table>
 <h2>Roofline</h2>
 <p>Layers of the MAC array: useful products per cycle over products per byte of weights and records.</p>
 <img alt="roofline of the layers" src="data:image/png;base64,{_roofline_picture(document)}">
@@ -62,6 +63,10 @@ latency and {memory["bytes_per_cycle"]:g} bytes per cycle. Every cycle of the MA
 
 def _gap(engine: Mapping[str, object]) -> str:
     return "" if engine["mean_gap"] is None else f"{engine['mean_gap']:.1f} ({engine['largest_gap']})"
+
+
+def _running(engine: Mapping[str, object]) -> str:
+    return "" if engine["running_utilisation"] is None else f"{engine['running_utilisation']:.1%}"
 
 
 def _layer_row(layer: Mapping[str, object]) -> str:

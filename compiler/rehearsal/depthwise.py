@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING
 
+from compiler.cycles import depthwise_passes
 from compiler.rehearsal.clock import Flag, Process
-from hw.arithmetic.accumulators import Accumulators
 from hw.arithmetic.requantizer import LATENCY, ROW_BITS
-from hw.config import DW_TAPS
+from hw.config import DW_TAPS, AcceleratorConfig
 from hw.control.descriptors import Engine, record_words, table_words, words_for
 from hw.engines.depthwise_parameters import BANKS, PAD_CODE_BITS
 from quant import numerics
@@ -87,9 +87,7 @@ class Depthwise:
         for index, instruction in enumerate(self._queue.instructions):
             f = instruction.fields
             words = f["rows"] * f["groups_per_row"]
-            stride = 2 if f["stride2"] else 1
-            reads = _reads(f)
-            one_pass = max(words * max(self._chunks, stride), Accumulators.MIN_REVISIT)
+            passes, reads = depthwise_passes(f, config), _reads(f, config)
             while len(self._queue.started) <= index:
                 yield self._queue.departure
             for block in range(f["blocks"]):
@@ -101,8 +99,8 @@ class Depthwise:
                     self._handed_on.append(max(self._queue.started[index] + 1, end))
                     self._hand_flag.raised()
                     begin = max(begin, self._handed_on[-1] + BEGIN)
-                end = begin + self._passes(f) * one_pass
-                end = max(end, earlier + one_pass)  # the last pass needs a bank
+                end = begin + sum(passes)
+                end = max(end, earlier + passes[-1])  # the last pass needs a bank
                 end = yield from stage.reads.finish("depthwise", f["source"]["pad"], begin, end, reads)
                 self._computed.append(end)
                 self._compute_flag.raised()
@@ -114,8 +112,11 @@ class Depthwise:
             self._queue.complete(drained + LAST_BEAT)
 
 
-def _reads(f: dict) -> int:
+def _reads(f: dict, config: AcceleratorConfig) -> int:
     """Words that a block reads: those of rows that exist, for each pass."""
     kernel, stride = 5 if f["kernel5"] else 3, 2 if f["stride2"] else 1
-    rows = sum(0 <= row * stride + ky - f["top"] < f["source_rows"] for row in range(f["rows"]) for ky in range(kernel))
+    rows = [row * stride + ky for row in range(f["rows"]) for ky in range(kernel)]
+    if stride == 2 and kernel == 3 and config.dw_shares_rows:
+        rows = range(2 * f["rows"] + 1)
+    rows = sum(0 <= row - f["top"] < f["source_rows"] for row in rows)
     return rows * -(-kernel // DW_TAPS) * min(f["source_groups"], f["groups_per_row"] * stride)

@@ -89,7 +89,8 @@ class DepthwiseEngine(wiring.Component):
     parameters are loaded.
 
     Cycles per block, with K = ceil(P / dw_pixels) and T = rows * groups_per_row: the largest of
-    - passes * T * max(K, stride), the multipliers and the reads (at least 3 cycles per pass),
+    - passes * T * max(K, stride), the multipliers and the reads (at least 3 cycles per pass); where 3x3 kernels share
+      rows (see `DepthwiseReader`), 2 * T + 2 * (rows + 1) * groups_per_row (at least 9),
     - T * K * dw_subblocks, the drain (and a cycle per instruction),
     - its stream words, the parameters (and 3 cycles per instruction).
     The next instruction follows at once, or two cycles later where multipliers and reads are equally busy. An idle

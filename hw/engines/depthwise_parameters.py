@@ -11,7 +11,7 @@ from hw.control.descriptors import DepthwiseBody, OperandMode, record_layout, re
 
 __all__ = ["PASSES_3X3", "PASSES_5X5", "RECORD_SLOTS", "DepthwiseParameters"]
 
-PASSES_3X3 = 3  #: one per kernel row
+PASSES_3X3 = 3  #: one per kernel row; kernel rows 0 and 2 may share one, see `DepthwiseReader`
 PASSES_5X5 = 10  #: two per kernel row: taps 0..2, then taps 3, 4 and a zero
 BANKS = 2  # blocks whose pad codes and weights are held
 PASS_SLOTS = 16  # of one block in the weight memory

@@ -43,7 +43,10 @@ def slot_layout(config: AcceleratorConfig) -> data.StructLayout:
             "remaining": range(2 * config.pixels + 2),  # real pixels from pixel 0 on
             "stride2": 1,
             "offset": Offset,
-            "pass_index": range(PASS_SLOTS),
+            "pass_index": range(PASS_SLOTS),  # of its weights
+            "shared": 1,  # the row is kernel row 0 of its output row, and kernel row 2 of the output row above
+            "here": 1,  # its output row exists; so do all, but behind the last one of a pass over shared rows
+            "above": 1,  # the row is shared, and the output row above exists
             "pass_end": 1,  # last output word of its pass
             "first": 1,  # first pass of the block
             "last": 1,  # last pass of the block
@@ -123,6 +126,10 @@ class DepthwiseReader(wiring.Component):
     Per block, pass, and output row, there are `groups_per_row` slots (twice as many for stride 2), one per cycle. A
     slot is real if it lies on the map; then its word is read. Two idle cycles between instructions.
 
+    There is a pass per kernel row, in order, or two for 5x5. At stride 2, kernel row 2 of an output row lies where
+    kernel row 0 of the next one does: with `dw_shares_rows`, a 3x3 kernel has one pass for both, which has one row more
+    than the output, and then that of kernel row 1.
+
     Members
     -------
     body : instructions
@@ -186,10 +193,13 @@ class DepthwiseReader(wiring.Component):
             Signal.like(rows.address),
         )  # of the block and the word from the row's address
         row_end, pass_end, block_end, row_begin = Signal(), Signal(), Signal(), Signal()
+        behind, above = Signal(), Signal()  # the last output row; the first one, in a pass over shared rows
         m.d.comb += [
             row_begin.eq(begin | (advance & row_end)),
             row_end.eq(slots.last),
-            pass_end.eq(row_end & output_rows.last),
+            pass_end.eq(row_end & Mux(slot.shared, behind, output_rows.last)),
+            slot.here.eq(~behind),
+            slot.above.eq(above),
             block_end.eq(pass_end & slot.last),
             end.eq(block_end & blocks.last),
             self.source.address.eq(rows.address + offset),
@@ -211,8 +221,12 @@ class DepthwiseReader(wiring.Component):
                 m.d.sync += [words_left.eq(words_left - 1), word_left.eq(words_left != 1 + body.stride2)]
         with m.If(begin | (advance & (slot.real | row_end))):
             m.d.sync += offset.eq(Mux(begin | row_end, next_offset, offset + 1))
-        with m.If(advance & row_end):
-            m.d.sync += output_rows.step()
+        with m.If(begin):
+            m.d.sync += [behind.eq(0), above.eq(0)]
+        with m.Elif(advance & row_end):
+            m.d.sync += [behind.eq(slot.shared & output_rows.last & ~behind), above.eq(slot.shared & ~behind)]
+            with m.If(~behind):
+                m.d.sync += output_rows.step()
         with m.If(row_begin):
             m.d.sync += [
                 words_left.eq(body.source_groups + body.stride2),
@@ -236,8 +250,10 @@ class DepthwiseReader(wiring.Component):
     ) -> None:
         """Pass index, and the tap offset: 5x5 kernels take two passes per kernel row."""
         index, last = Signal(range(PASS_SLOTS)), Signal()
+        shares = body.stride2 & ~body.kernel5 & self._config.dw_shares_rows
         m.d.comb += [
             slot.pass_index.eq(index),
+            slot.shared.eq(shares & (index == 0)),
             slot.first.eq(index == 0),
             slot.last.eq(last),
             slot.stride2.eq(body.stride2),
@@ -249,7 +265,7 @@ class DepthwiseReader(wiring.Component):
             m.d.sync += [index.eq(0), last.eq(0)]
         with m.Elif(advance & pass_end):
             m.d.sync += index.eq(Mux(last, 0, index + 1))
-            m.d.sync += last.eq(index == Mux(body.kernel5, PASSES_5X5 - 2, PASSES_3X3 - 2))
+            m.d.sync += last.eq(index == Mux(body.kernel5, PASSES_5X5 - 2, Mux(shares, 0, PASSES_3X3 - 2)))
 
     def _columns(
         self,

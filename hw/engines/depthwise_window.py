@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from hw.arithmetic.accumulators import Accumulators
 from hw.config import DW_TAPS, AcceleratorConfig
-from hw.engines.depthwise_parameters import BANKS, PASS_SLOTS
+from hw.engines.depthwise_parameters import BANKS, PASS_SLOTS, PASSES_3X3
 from hw.engines.depthwise_reader import Offset, slot_layout
 from hw.interfaces import pad_word_layout
 
@@ -33,6 +33,10 @@ class DepthwiseWindow(wiring.Component):
     neighbours are there, its pixels are copied to the `pixels` register, which then moves on by `dw_pixels` output
     pixels per cycle: `chunk` is 1 in ceil(P / dw_pixels) cycles per output word. So an output word takes as many
     cycles, or as many as its slots, whatever is more; the window never stalls for a row's end.
+
+    A word of a row that two output rows share (see `DepthwiseReader`) is held for two cycles, one for each of them,
+    this one's first; in one of them the multipliers idle if that output row does not exist. So an accumulator is
+    visited again 3 cycles later at the earliest, also where a row has one word only.
 
     Before a pass visits an accumulator again, `Accumulators.MIN_REVISIT` cycles have to pass, and the last pass of a
     block begins only when one of the two output banks is free.
@@ -82,20 +86,20 @@ class DepthwiseWindow(wiring.Component):
         current, complete, fire = Signal(slot_layout(self._config)), Signal(), Signal()
         window, origin = self._slide(m, current, complete, fire)
         picked, picked_real = self._pick(m, window, origin, current)
-        step_ends, gap = Signal(), Signal()
+        held, step_ends, gap = Signal(), Signal(), Signal()
         pass_begins, bank = Signal(init=1), Signal()
 
         # An output word moves on when the last one's last chunk leaves.
         banks_used, full = Signal(range(BANKS + 1)), Signal()
         take_bank = pass_begins & current.last
-        m.d.comb += fire.eq(complete & (~self.chunk | step_ends) & ~gap & ~(take_bank & full))
+        m.d.comb += fire.eq(complete & (~held | step_ends) & ~gap & ~(take_bank & full))
         with m.If((fire & take_bank) ^ self.block_drained):  # `fire` is late: an enable, not a term of the sum
             m.d.sync += banks_used.eq(Mux(self.block_drained, banks_used - 1, banks_used + 1))
             m.d.sync += full.eq(~self.block_drained & (banks_used == BANKS - 1))
         m.d.comb += [self.pads_read.eq(fire & pass_begins & current.first), self.pads_bank.eq(bank)]
         with m.If(fire):
             m.d.sync += [pass_begins.eq(current.pass_end), bank.eq(bank ^ (current.pass_end & current.last))]
-        self._chunks(m, fire, pass_begins, bank, current, picked, picked_real, step_ends, gap)
+        self._chunks(m, fire, pass_begins, bank, current, picked, picked_real, held, step_ends, gap)
         return m
 
     def _slide(self, m: Module, current: data.View, complete: Signal, fire: Signal) -> tuple[Value, int]:
@@ -161,6 +165,7 @@ class DepthwiseWindow(wiring.Component):
         current: data.View,
         picked: Value,
         picked_real: Value,
+        held: Signal,
         step_ends: Signal,
         gap: Signal,
     ) -> None:
@@ -173,34 +178,47 @@ class DepthwiseWindow(wiring.Component):
         chunk, begins, pass_end = Signal(range(max(count, 2))), Signal(), Signal()
         early = Signal(init=1)  # the address is below MIN_REVISIT - 1
         pass_leaves = Signal()  # the last chunk of a pass
+        shared, above, row_above = Signal(), Signal(), Signal()
+        addresses = [Signal.like(self.address, name=f"address_{name}") for name in ("here", "above")]
         m.d.comb += [
-            step_ends.eq(chunk == count - 1),
+            step_ends.eq(chunk == (shared if config.dw_shares_rows else count - 1)),
             self.pixels.eq(pixels),
             self.real.eq(real),
+            self.address.eq(Mux(row_above, addresses[1], addresses[0])),
             self.weights_read.eq(self.chunk & begins),
             self.weights_bank.eq(self.bank),
             self.block_computed.eq(pass_leaves & self.last),
         ]
+        for i, address in enumerate(addresses):
+            with m.If(self.chunk & (row_above == i)):
+                m.d.sync += address.eq(address + 1)
         with m.If(self.chunk):
-            m.d.sync += [chunk.eq(chunk + 1), begins.eq(0), self.address.eq(self.address + 1)]
-            m.d.sync += pass_leaves.eq(pass_end & (chunk == count - 2) if count > 1 else 0)
             m.d.sync += early.eq(early & (self.address != Accumulators.MIN_REVISIT - 2))
+        with m.If(held):
+            m.d.sync += [chunk.eq(chunk + 1), begins.eq(0)]
+            m.d.sync += pass_leaves.eq(pass_end & (chunk == count - 2) if count > 1 else 0)
             for stride in (1, 2) if count > 1 else ():
                 with m.If(self.stride2 == stride - 1):
                     pixels_on = stride * config.dw_pixels
                     m.d.sync += [pixels.eq(pixels >> (pixels_on * pixel_bits)), real.eq(real >> pixels_on)]
+            if config.dw_shares_rows:  # the same pixels again, for the row above
+                m.d.sync += [row_above.eq(1), self.chunk.eq(above), begins.eq(1), pass_leaves.eq(pass_end)]
+                m.d.sync += [self.first.eq(0), self.weights_pass.eq(PASSES_3X3 - 1)]
             with m.If(step_ends):
-                m.d.sync += [chunk.eq(0), self.chunk.eq(0)]
+                m.d.sync += [held.eq(0), self.chunk.eq(0), chunk.eq(0), row_above.eq(0), pass_leaves.eq(0)]
                 with m.If(pass_end):
-                    m.d.sync += [self.address.eq(0), early.eq(1)]
+                    m.d.sync += [*(address.eq(0) for address in addresses), early.eq(1)]
         with m.If(fire):
             m.d.sync += [
-                self.chunk.eq(1),
+                held.eq(1),
+                self.chunk.eq(current.here),
                 pixels.eq(picked),
                 real.eq(picked_real),
-                begins.eq(pass_begins),
+                shared.eq(current.shared),
+                above.eq(current.above),
+                begins.eq(pass_begins | current.shared),
                 pass_end.eq(current.pass_end),
-                pass_leaves.eq(current.pass_end if count == 1 else 0),
+                pass_leaves.eq(current.pass_end & ~current.shared if count == 1 else 0),
                 self.bank.eq(bank),
                 self.stride2.eq(current.stride2),
                 self.first.eq(current.first),

@@ -208,6 +208,8 @@ CASES = [
     Case(6, 3, 5, kernel=3, stride=1, band=(5, 6), ring_slack=1, operand=Operand.TABLE, table_load=True),
     Case(1, 1, 9, kernel=5, stride=2),
     Case(4, 6, 4, kernel=3, stride=2, band=(0, 1)),
+    Case(9, 2, 5, kernel=3, stride=2),  # rows of one word
+    Case(2, 1, 3, kernel=3, stride=2),  # one output word
 ]
 
 
@@ -262,6 +264,9 @@ def stream_words(case: Case, c: AcceleratorConfig) -> int:
         (4, 4, {"dw_requant_channels": 1}, Case(8, 8, 8)),  # bound by the drain
         (1, 1, {}, Case(4, 4, 4, kernel=5, stride=1)),
         (2, 2, {}, Case(1, 2, 4)),  # passes of one word
+        (2, 2, {}, Case(2, 4, 4, stride=2)),
+        (2, 2, {}, Case(12, 4, 4, stride=2)),  # rows of one word
+        (1, 1, {}, Case(3, 4, 4, stride=2)),  # two words
     ],
 )
 def test_cycles(pixels: int, dw_pixels: int, changes: dict, case: Case) -> None:
@@ -269,6 +274,10 @@ def test_cycles(pixels: int, dw_pixels: int, changes: dict, case: Case) -> None:
     done = run(c, [case] * 4)
     blocks, chunks, passes = ceil(case.channels / c.in_lanes), ceil(c.pixels / c.dw_pixels), PASSES[case.kernel]
     compute = passes * max(words(case, c) * max(chunks, case.stride), 3)
+    if case.stride == 2 and case.kernel == 3 and chunks == 1:  # two passes: one reads a row more, for two kernel rows
+        rows = (case.height - 1) // 2 + 1
+        pair = 2 * (rows + 1) * words(case, c) // rows + 2 * (words(case, c) == 1)
+        compute = pair + max(words(case, c) * 2, 3)
     drain = words(case, c) * chunks * c.dw_subblocks
     busy = max(blocks * compute, blocks * drain + 1, blocks * stream_words(case, c) + 3)
     assert [b - a for a, b in zip(done, done[1:])] == [busy] * 3
