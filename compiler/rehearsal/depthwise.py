@@ -106,9 +106,11 @@ class Depthwise:
                 self._compute_flag.raised()
                 beats = words * self._chunks
                 first = max(end + FIRST_BEAT, drained + beats + (block == 0))  # the drain takes an instruction
-                earlier, begin = drained, first - beats
-                drained = first + (config.dw_subblocks - 1) * beats
-                stage.writes.use("depthwise", f["destination"]["pad"], begin, drained, beats * config.dw_subblocks)
+                pad, others = f["destination"]["pad"], (config.dw_subblocks - 1) * beats
+                earlier, drained = drained, first + others
+                # the first group of channels as its sums come, the others after that
+                stage.writes.use("depthwise", pad, max(first - passes[-1], earlier), first, beats)
+                stage.writes.use("depthwise", pad, first, drained, others)
             self._queue.complete(drained + LAST_BEAT)
 
 

@@ -145,7 +145,7 @@ class Loader:
             beats = f["row_bytes"] // config.bus_bytes
             nominal = timing(instruction, config).busy
             pace = (nominal - row_tail(config)) // len(rows)
-            begin = end
+            begin = None  # of the first row's words
             for exists in rows:
                 while self._asked <= self._begun:
                     yield self._row_asked
@@ -160,8 +160,9 @@ class Loader:
                 else:
                     end += pace
                     yield end
+                begin = end - pace if begin is None else begin
             words = len(rows) * f["groups_per_row"] * config.stem_blocks
-            end = yield from stage.writes.finish("load", f["destination"]["pad"], begin, end, words)
+            end = yield from stage.writes.finish("load", f["destination"]["pad"], begin, end, words, rigid=True)
             done = end + row_tail(config)
             self._queue.complete(done)
 

@@ -77,6 +77,17 @@ def test_usage_counts_cycles() -> None:
     usage.add(20, 30, 10)
     usage.add(40, 60, 10)
     assert [usage.until(t) for t in (0, 10, 15, 30, 35, 50, 60, 100)] == [0, 0, 5, 20, 20, 25, 30, 30]
+    assert [usage.until(t, 0.0) for t in (15, 50, 100)] == [5, 20, 20]  # those of complete stretches only
+    usage.extend(80)
+    assert [usage.until(t) for t in (50, 60, 100)] == [22.5, 25, 30]
+
+
+def test_a_complete_stretch_that_is_extended_is_no_longer_complete() -> None:
+    usage = Usage()
+    usage.add(0, 10, 10)
+    usage.extend(20)
+    usage.add(20, 25, 5)
+    assert [usage.until(t, share) for t in (20, 25) for share in (1.0, 0.0)] == [10, 0, 15, 5]
 
 
 def test_lower_priorities_wait() -> None:
@@ -92,6 +103,57 @@ def test_lower_priorities_wait() -> None:
 
     run(clock, low())
     assert ends == [30, 40, 60]
+
+
+def test_a_rigid_requester_is_late_by_what_others_use_completely() -> None:
+    clock, ends = Clock(), []
+    ports = PadPorts(clock, ("high", "low"))
+
+    def low() -> Process:
+        ports.use("high", 0, 10, 20, 10)
+        ports.use("high", 0, 30, 40, 5)
+        ends.append((yield from ports.finish("low", 0, 0, 50, 10)))
+        ports.use("high", 0, 110, 120, 10)
+        ports.use("high", 0, 130, 140, 5)
+        ends.append((yield from ports.finish("low", 0, 100, 150, 10, rigid=True)))
+
+    run(clock, low())
+    assert ends == [50, 160]
+
+
+def test_grants_leave_others_their_share() -> None:
+    """A port that is used in three of four cycles gives one in four to whoever asks all the time."""
+    clock, cycles = Clock(), []
+    ports = PadPorts(clock, ("high", "low"))
+
+    def low() -> Process:
+        ports.use("high", 0, 0, 400, 300)
+        time = 0
+        for _ in range(50):
+            time = (yield from ports.grant("low", 0, time)) + 1
+            cycles.append(time)
+
+    run(clock, low())
+    assert cycles[-1] == pytest.approx(200, abs=4)
+
+
+def test_a_refused_requester_does_not_hold_up_others_twice() -> None:
+    """Ten cycles each for three that begin together: the last one is done after thirty."""
+    clock, ends = Clock(), []
+    ports = PadPorts(clock, ("high", "middle", "low"))
+
+    def middle() -> Process:
+        ports.use("high", 0, 0, 10, 10)
+        ends.append((yield from ports.finish("middle", 0, 0, 10, 10)))
+
+    def low() -> Process:
+        yield 1
+        ends.append((yield from ports.finish("low", 0, 0, 10, 10)))
+
+    clock.start(middle())
+    clock.start(low())
+    clock.run()
+    assert ends == [20, 30]
 
 
 @pytest.mark.parametrize("config", ALL, ids=lambda c: c.name)

@@ -75,4 +75,5 @@ def test_an_instruction_that_the_drain_holds_up_lets_another_go_first() -> None:
     scheduled = schedule(program, dependencies(program, CONFIG), [slow, slow, fast])
     assert scheduled.order == [0, 2, 1]
     assert scheduled.start == [0, 500, 200]  # the output memory holds two tiles of the first
+    assert schedule(program, dependencies(program, CONFIG), [slow, slow, fast], patience=1000).order == [0, 1, 2]
     assert schedule(program[:2], dependencies(program[:2], CONFIG), [slow, slow]).start == [0, 200]
