@@ -28,6 +28,10 @@ SetOption = Annotated[
 DataOption = Annotated[str | None, typer.Option(help="Data set or folder (default: the checkpoint's).")]
 SizeOption = Annotated[int | None, typer.Option(help="Input height and width (default: the checkpoint's, or 224).")]
 CalibrationOption = Annotated[int, typer.Option(help="Calibration images.")]
+QuantizeImagesOption = Annotated[
+    int | None,
+    typer.Option(help="Calibration images (default: 512; after `train --through-integers`, those that training saw)."),
+]
 BatchOption = Annotated[
     int, typer.Option(min=1, max=32, help="Frames per run: they overlap, but scores come when the last one is done.")
 ]
@@ -156,7 +160,7 @@ def train(
         resume=resume, command=command, quiet=json,
     )  # fmt: skip
     if settings:
-        document |= integers_stage(out, through_integers=through_integers, device=device, seed=seed)
+        document |= integers_stage(out, device=device)
     _show("trained network", document, json)
 
 
@@ -173,7 +177,7 @@ def quantize(
     changes: SetOption = None,
     data: DataOption = None,
     size: SizeOption = None,
-    images: CalibrationOption = 512,
+    images: QuantizeImagesOption = None,
     observer: Annotated[str, typer.Option(help="How ranges are chosen: minmax, percentile, mse.")] = "mse",
     reconstruct: Annotated[
         bool, typer.Option("--reconstruct", help="Adapt rounding, biases, and steps of every block (minutes).")
@@ -207,7 +211,7 @@ def evaluate(
     ] = None,
     data: DataOption = None,
     size: SizeOption = None,
-    calibration: CalibrationOption = 512,
+    calibration: QuantizeImagesOption = None,
     json: JsonOption = False,
 ) -> None:
     """Measure accuracy and noise of the quantized network against the float one; a stopped run goes on where it was."""

@@ -84,8 +84,8 @@ __all__ = [
 #: told how much of the work is done, 0..1, and what is going on
 Progress = Callable[[float, str], None]
 
-#: test images on which the noise of every layer is measured
-NOISE_IMAGES = 64
+#: training images that `quantize` calibrates with, and test images on which the noise of every layer is measured
+OBSERVED_IMAGES, NOISE_IMAGES = 512, 64
 
 #: a DDR memory as a mid-range board has it: 64 bytes per cycle at most, 60 cycles latency, pauses
 DEFAULT_MEMORY = MemoryModel(latency=60, bytes_per_cycle=64, stall=0.02)
@@ -160,20 +160,22 @@ def quantize_stage(
     *,
     data: str | None = None,
     size: int | None = None,
-    calibration_images: int = 512,
+    calibration_images: int | None = None,
     observer: str = "mse",
     reconstruct: bool = False,
     weight_budget: float | None = None,
     activation_budget: float | None = None,
     progress: Progress | None = None,
 ) -> dict[str, object]:
-    """Quantize a network (see `load_model`) with the accelerator's bit-widths, on training images drawn at random.
+    """Quantize a network (see `load_model`) with the accelerator's bit-widths, on training images drawn at random: 512,
+    or, if it was trained through the integer operations, those whose scales it has seen.
 
     `reconstruct` adapts the blocks (minutes); with a `weight_budget`, layers have weights of 8 or 4 bits, and so many
     on average; with an `activation_budget`, so do the elements of maps.
     """
     model, info = load_model(checkpoint, data, size)
-    images = _dataset(info, "train").sample(calibration_images)
+    seen = model.config.stream_images if isinstance(model, QuantizedGraph) else 0
+    images = _dataset(info, "train").sample(calibration_images or seen or OBSERVED_IMAGES)
     settings = QuantizerConfig(
         weight_bits=config.weight_bits,
         act_bits=config.act_bits,

@@ -96,6 +96,8 @@ def train_stage(
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     prepare_device(device)
+    if through_integers:
+        settings = replace(settings, stream_images=START_IMAGES)
     try:
         epochs = Schedule.parse(schedule)
         twin, info = load_model(start, data, epochs.final_size) if start else (None, None)
@@ -122,7 +124,7 @@ def train_stage(
             dataset.mean, dataset.std = info.mean, info.std
     network, loss = _quantized(twin, info, settings, train_data, config) if settings else (None, None)
     if through_integers:
-        loss = ThroughIntegers(loss, IntegerForward(train_data.sample(START_IMAGES, seed), info.mean, info.std))
+        loss = ThroughIntegers(loss, IntegerForward(train_data.sample(START_IMAGES), info.mean, info.std))
     top1 = train(
         config, train_data, test_data, out, model=network, loss=loss,
         save=save_trained if settings else save_checkpoint, resume=resume, command=command,
@@ -137,19 +139,18 @@ def train_stage(
     }
 
 
-def integers_stage(
-    path: Path, *, through_integers: bool = False, device: str = "cpu", seed: int = 0
-) -> dict[str, object]:
+def integers_stage(path: Path, *, device: str = "cpu") -> dict[str, object]:
     """Compare the network that `train_stage` wrote to `path` with the integer network that `quantize` makes of it.
 
-    With `through_integers`, what is compared is what training saw: its streams have scales from other, fewer images.
+    If it was trained through the integer operations, what is compared is what training saw.
     """
     network, info = read_trained(path)
     train_data, test_data = (load_dataset(info.data, split, info.size) for split in ("train", "test"))
-    made = integer_network(network, train_data.sample(CALIBRATION_IMAGES), info.mean, info.std)
+    images = train_data.sample(network.config.stream_images or CALIBRATION_IMAGES)
+    made = integer_network(network, images, info.mean, info.std)
     classifier = float_classifier(network, info.mean, info.std, device)
-    if through_integers:
-        through = IntegerForward(train_data.sample(START_IMAGES, seed), info.mean, info.std)
+    if network.config.stream_images:
+        through = IntegerForward(images, info.mean, info.std)
 
         def classifier(images: Tensor) -> Tensor:
             return through.scores(network, normalise(images.numpy(), info.mean, info.std).to(device))

@@ -31,6 +31,8 @@ class QatConfig:
     map_scales, head_scales, rectify : see above.
     teacher : half of the loss goes by the class that the float twin names (DeiT's hard distillation).
     guidance : weight of the difference between the similarity matrices of the network and of its float twin.
+    stream_images : training images that give streams and class scores their scales, where training goes through the
+        integer operations, so that it sees them; otherwise 0.
     """
 
     bits: int = 4
@@ -40,6 +42,7 @@ class QatConfig:
     rectify: Rectify = None
     teacher: bool = False
     guidance: float = 0.0
+    stream_images: int = 0
 
     def __post_init__(self) -> None:
         for name in ("bits", "edge_bits"):
@@ -49,5 +52,6 @@ class QatConfig:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} = {getattr(self, name)!r} is not one of {', '.join(map(str, choices))}")
-        if self.guidance < 0:
-            raise ValueError(f"guidance = {self.guidance!r} is negative")
+        for name in ("guidance", "stream_images"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} = {getattr(self, name)!r} is negative")
