@@ -8,7 +8,7 @@ from hw.config import DW_TAPS, KERNEL_ROWS, AcceleratorConfig
 from hw.control.descriptors import Engine, record_words, words_for
 from hw.engines.mac_array import mac_format
 
-__all__ = ["Timing", "depthwise_passes", "timing"]
+__all__ = ["Timing", "depthwise_passes", "kernel_passes", "timing"]
 
 ISSUE = 6  #: cycles between two instructions of the matmul engine
 WRITE_LATENCY = 8  #: cycles from the last data of a burst to its response, assumed of the external memory
@@ -50,20 +50,25 @@ def _matmul(f: dict, config: AcceleratorConfig) -> Timing:
     return Timing(busy, busy + last_drain + mac_format(config).latency + 25 + beat, drain, last_drain)
 
 
+def kernel_passes(f: dict) -> int:
+    """Rows of weights of a channel block of a depthwise instruction: one for each `DW_TAPS` taps of a kernel row."""
+    kernel = 5 if f["kernel5"] else 3
+    return kernel * -(-kernel // DW_TAPS)
+
+
 def depthwise_passes(f: dict, config: AcceleratorConfig) -> list[int]:
     """Cycles of each pass over a channel block of a depthwise instruction, the time before the next one included."""
-    kernel, stride = 5 if f["kernel5"] else 3, 2 if f["stride2"] else 1
+    stride = 2 if f["stride2"] else 1
     chunks = -(-config.pixels // config.dw_pixels)
     words = f["rows"] * f["groups_per_row"]
     one = max(words * max(chunks, stride), Accumulators.MIN_REVISIT)
-    if stride == 2 and kernel == 3 and config.dw_shares_rows:
+    if stride == 2 and not f["kernel5"] and config.dw_shares_rows:
         shared = 2 * (f["rows"] + 1) * f["groups_per_row"]  # a cycle for each output row that a word is for
         return [shared + (Accumulators.MIN_REVISIT - 1 if words == 1 else 0), one]
-    return [one] * kernel * -(-kernel // DW_TAPS)
+    return [one] * kernel_passes(f)
 
 
 def _depthwise(f: dict, config: AcceleratorConfig) -> Timing:
-    kernel = 5 if f["kernel5"] else 3
     chunks = -(-config.pixels // config.dw_pixels)
     words = f["rows"] * f["groups_per_row"]
     compute = sum(depthwise_passes(f, config))
@@ -71,7 +76,7 @@ def _depthwise(f: dict, config: AcceleratorConfig) -> Timing:
     parameters = (
         record_words(config.in_lanes, config.bus_bits)
         + words_for(8 * config.in_lanes, config.bus_bits)
-        + kernel * -(-kernel // DW_TAPS) * words_for(DW_TAPS * config.in_lanes * config.dw_weight_bits, config.bus_bits)
+        + kernel_passes(f) * words_for(DW_TAPS * config.in_lanes * config.dw_weight_bits, config.bus_bits)
     )
     busy = max(f["blocks"] * compute, f["blocks"] * drain + 1, f["blocks"] * parameters + 3)
     return Timing(busy, busy + parameters + (config.dw_subblocks - 1) * words * chunks + 31)

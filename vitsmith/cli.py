@@ -30,7 +30,9 @@ SizeOption = Annotated[int | None, typer.Option(help="Input height and width (de
 CalibrationOption = Annotated[int, typer.Option(help="Calibration images.")]
 QuantizeImagesOption = Annotated[
     int | None,
-    typer.Option(help="Calibration images (default: 512; after `train --through-integers`, those that training saw)."),
+    typer.Option(
+        min=1, help="Calibration images (default: 512; after `train --through-integers`, those that training saw)."
+    ),
 ]
 BatchOption = Annotated[
     int, typer.Option(min=1, max=32, help="Frames per run: they overlap, but scores come when the last one is done.")

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from compiler.cycles import depthwise_passes
+from compiler.cycles import depthwise_passes, kernel_passes
 from compiler.rehearsal.clock import Flag, Process
 from hw.arithmetic.requantizer import LATENCY, ROW_BITS
 from hw.config import DW_TAPS, AcceleratorConfig
@@ -38,15 +38,11 @@ class Depthwise:
         """To start on the clock."""
         return [self._load_parameters(), self._compute()]
 
-    def _passes(self, f: dict) -> int:
-        kernel = 5 if f["kernel5"] else 3
-        return kernel * -(-kernel // DW_TAPS)
-
     def _block_words(self, f: dict) -> int:
         config = self._config
         weights = words_for(DW_TAPS * config.in_lanes * config.dw_weight_bits, config.bus_bits)
         codes = words_for(PAD_CODE_BITS * config.in_lanes, config.bus_bits)
-        return record_words(config.in_lanes, config.bus_bits) + codes + self._passes(f) * weights
+        return record_words(config.in_lanes, config.bus_bits) + codes + kernel_passes(f) * weights
 
     def _load_parameters(self) -> Process:
         config, stage = self._config, self._stage

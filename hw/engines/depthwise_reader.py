@@ -193,7 +193,8 @@ class DepthwiseReader(wiring.Component):
             Signal.like(rows.address),
         )  # of the block and the word from the row's address
         row_end, pass_end, block_end, row_begin = Signal(), Signal(), Signal(), Signal()
-        behind, above = Signal(), Signal()  # the last output row; the first one, in a pass over shared rows
+        # beyond the last output row; below one that shares the row
+        behind, above = Signal(), Signal()
         m.d.comb += [
             row_begin.eq(begin | (advance & row_end)),
             row_end.eq(slots.last),

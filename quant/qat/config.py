@@ -52,6 +52,7 @@ class QatConfig:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} = {getattr(self, name)!r} is not one of {', '.join(map(str, choices))}")
-        for name in ("guidance", "stream_images"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} = {getattr(self, name)!r} is negative")
+        if self.guidance < 0:
+            raise ValueError(f"guidance = {self.guidance!r} is negative")
+        if not isinstance(self.stream_images, int) or self.stream_images < 0:
+            raise ValueError(f"stream_images = {self.stream_images!r} is not a number of images")

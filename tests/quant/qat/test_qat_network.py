@@ -101,7 +101,8 @@ def test_files(tmp_path, settings):
 
 
 @pytest.mark.parametrize(
-    "change", [{"bits": 1}, {"bits": 9}, {"map_scales": "x"}, {"rectify": "no"}, {"guidance": -1.0}]
+    "change",
+    [{"bits": 1}, {"bits": 9}, {"map_scales": "x"}, {"rectify": "no"}, {"guidance": -1.0}, {"stream_images": 1.5}],
 )
 def test_config_rejects_what_cannot_be(change):
     with pytest.raises(ValueError, match=next(iter(change))):
