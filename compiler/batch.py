@@ -23,6 +23,7 @@ class Batch:
     shapes: dict[str, Shape]
     names: dict[str, str]  #: of the original nodes
     frame_of: dict[str, int | None]  #: None: a pixel for each frame
+    first_channel: dict[str, int]  #: of the original node's map: 0, unless nodes are parts
 
     @classmethod
     def of(cls, network: IntegerNetwork, single: dict[str, Shape], frames: int) -> "Batch":
@@ -49,4 +50,4 @@ class Batch:
         for node in network.nodes[split:]:
             inputs = tuple(copy for name in node.inputs for copy in copies.get(name, [name]))
             add(replace(node, inputs=inputs), replace(single[node.name], width=frames), node, None)
-        return cls(frames, tuple(nodes), shapes, names, frame_of)
+        return cls(frames, tuple(nodes), shapes, names, frame_of, dict.fromkeys(names, 0))

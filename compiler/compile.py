@@ -53,7 +53,7 @@ def compile_network(
     frames = Batch.of(network, shapes, batch)
     scheduled = ((lowered, _schedule(lowered, config)) for lowered in lower(frames, config, trace=trace))
     likely = nsmallest(REHEARSED, scheduled, key=lambda choice: choice[1].cycles)
-    choose = partial(_Choice.of, frames, config, memory or MemoryTiming())
+    choose = partial(_Choice.of, config, memory or MemoryTiming())
     choice = _fastest(choose(*each) for each in likely)
     lowered = choice.lowered
     choice = _fastest((choice, *(choose(lowered, _schedule(lowered, config, each)) for each in OTHER_PATIENCES)))
@@ -103,10 +103,8 @@ class _Choice:
     rehearsal: Rehearsal
 
     @classmethod
-    def of(
-        cls, batch: Batch, config: AcceleratorConfig, memory: MemoryTiming, lowered: Lowered, scheduled: Scheduled
-    ) -> "_Choice":
-        stored, result_bytes = _result_layout(lowered, batch, config)
+    def of(cls, config: AcceleratorConfig, memory: MemoryTiming, lowered: Lowered, scheduled: Scheduled) -> "_Choice":
+        stored, result_bytes = _result_layout(lowered, config)
         ordered = [lowered.instructions[i].copy() for i in scheduled.order]
         waits = [scheduled.waits[i] for i in scheduled.order]
         _assign_tables(ordered)
@@ -119,8 +117,9 @@ def _fastest(choices: Iterable[_Choice]) -> _Choice:
     return min(choices, key=lambda choice: choice.rehearsal.cycles)
 
 
-def _result_layout(lowered: Lowered, batch: Batch, config: AcceleratorConfig) -> tuple[tuple[StoredMap, ...], int]:
+def _result_layout(lowered: Lowered, config: AcceleratorConfig) -> tuple[tuple[StoredMap, ...], int]:
     """Give every store its place in the result area: class scores first."""
+    batch = lowered.batch
     last = batch.nodes[-1].name
     stored, offset = [], 0
     for request in sorted(lowered.stores, key=lambda s: s.node != last):
@@ -136,6 +135,7 @@ def _result_layout(lowered: Lowered, batch: Batch, config: AcceleratorConfig) ->
                 StoredMap(
                     node=batch.names[request.node],
                     frame=index,
+                    channel=batch.first_channel[request.node],
                     offset=offset,
                     row=request.row,
                     rows=request.rows,

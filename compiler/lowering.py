@@ -6,9 +6,9 @@ interleaved; then buffers get their places, and the steps are emitted. Their ord
 `compiler.schedule` finds the parallelism in it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
-from math import ceil, gcd
+from math import ceil
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from compiler.buffers import Buffer, Lifetime, Reads, allocate, buffer_for
 from compiler.errors import CompileError, Obstacle
 from compiler.instructions import STATE_BUFFER, Instruction, Parameters
 from compiler.parameters import depthwise_parameters, matmul_parameters, matmul_weights, requant_parameters
+from compiler.parts import chunk_channels, in_parts
 from compiler.shapes import Shape
 from hw.config import KERNEL_ROWS, AcceleratorConfig
 from hw.control.descriptors import Engine
@@ -25,7 +26,6 @@ from quant.numerics import Operand, code_range
 
 __all__ = ["Lowered", "lower"]
 
-CHUNK_TILES = 4  #: output tiles per instruction where whole maps are cut by channels: long enough to hide issue latency
 #: right shifts of the words in a band: long bands reuse weights, short ones take less memory
 BANDS = (0, 1, 2, 16)
 SLACKS = (2, 1, 0)  #: extra bands per ring let engines overlap; the first one that fits the scratchpads is used
@@ -35,19 +35,13 @@ OVERLAPS = (0.75, 0.5, 0.25, 0.0)
 
 @dataclass(frozen=True)
 class Step:
-    """Rows and channels of a node that are made at once; without channels, rows that are stored."""
+    """Rows and channels of a node that are made at once, and the maps that are read; without channels, rows that are
+    stored."""
 
     node: Node
     rows: range
     channels: range
-    frame: int | None = None  #: that is pooled, to its pixel of the map
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """Names of the maps that are read."""
-        if not self.channels:
-            return ()
-        return self.node.inputs if self.frame is None else (self.node.inputs[self.frame],)
+    sources: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,8 +56,9 @@ class StoreRequest:
 
 @dataclass(frozen=True)
 class Lowered:
-    """Instructions in sequential order and the placed buffers."""
+    """Instructions of a batch in sequential order, and the placed buffers."""
 
+    batch: Batch
     instructions: list[Instruction]
     buffers: dict[str, Buffer]
     stores: list[StoreRequest]
@@ -71,15 +66,29 @@ class Lowered:
 
 def lower(batch: Batch, config: AcceleratorConfig, *, trace: bool) -> Iterator[Lowered]:
     """Emit the instructions of one run, in one way for each length of bands and overlap of its frames that fits the
-    scratchpads; bands of single rows only if no others do. With `trace`, every node's map is stored to the result area
-    as well.
+    scratchpads; bands of single rows only if no others do, maps in parts only if nothing else does. With `trace`,
+    every node's map is stored to the result area as well.
 
-    Raises `CompileError` if no choice of bands fits the scratchpads.
+    Raises `CompileError` if no choice fits the scratchpads.
     """
+    ways = (batch, in_parts(batch, config))
+    for way in ways:
+        stuck = yield from _lower(way, config, trace)
+        if not stuck:
+            return
+    shape = ways[-1].shapes.get(stuck)
+    size = f"{shape.channels} x {shape.height} x {shape.width}" if shape else "unrolled image rows"
+    raise CompileError(
+        [Obstacle(stuck, f"no scratchpad has room for its map ({size})", "raise pad_words, or use a smaller image")]
+    )
+
+
+def _lower(batch: Batch, config: AcceleratorConfig, trace: bool) -> Generator[Lowered, None, str]:
+    """Like `lower`, with the maps of this batch; returns the name of one without room, if nothing fits."""
     fits, stuck = False, ""
     for shift in BANDS:
         if fits and shift == BANDS[-1]:
-            return
+            break
         for overlap in OVERLAPS if batch.frames > 1 else (0.0,):
             plan = _Plan(batch, config, trace, config.acc_depth >> shift)
             plan.walk()
@@ -88,17 +97,11 @@ def lower(batch: Batch, config: AcceleratorConfig, *, trace: bool) -> Iterator[L
                 placed = allocate(plan.lifetimes(slack), config.pad_words)
                 if isinstance(placed, dict):
                     plan.emit(placed)
-                    yield Lowered(plan.instructions, placed, plan.stores)
+                    yield Lowered(batch, plan.instructions, placed, plan.stores)
                     fits = True
                     break
                 stuck = placed
-    if fits:
-        return
-    shape = batch.shapes.get(stuck)
-    size = f"{shape.channels} x {shape.height} x {shape.width}" if shape else "unrolled image rows"
-    raise CompileError(
-        [Obstacle(stuck, f"no scratchpad has room for its map ({size})", "raise pad_words, or use a smaller image")]
-    )
+    return "" if fits else stuck
 
 
 class _Plan:
@@ -138,8 +141,7 @@ class _Plan:
         return self.band_rows(name) == self.shapes[name].height
 
     def _chunk_channels(self) -> dict[str, int]:
-        lanes = self.config.in_lanes * self.config.out_lanes // gcd(self.config.in_lanes, self.config.out_lanes)
-        chunks = dict.fromkeys(self.nodes, max(lanes, CHUNK_TILES * self.config.out_lanes))
+        chunks = dict.fromkeys(self.nodes, chunk_channels(self.config))
         for node in self.batch.nodes:  # everything on the way to an attention is cut by heads
             names = list(node.inputs) if isinstance(node, LinearAttention) else []
             while names:
@@ -193,7 +195,8 @@ class _Plan:
         self.steps = [self.steps[index] for index in sorted(range(len(self.steps)), key=key)]
 
     def _frame(self, step: Step) -> int | None:
-        return self.batch.frame_of[step.node.name] if step.frame is None else step.frame
+        pooled = isinstance(step.node, AveragePool) and step.sources
+        return self.batch.frame_of[step.sources[0] if pooled else step.node.name]
 
     def _work(self, step: Step) -> int:
         """Multiply-accumulates of the MAC array, about."""
@@ -221,14 +224,14 @@ class _Plan:
                 first = self.channels_made[name]
                 channels = range(first, min(first + self.chunks[name], shape.channels))
                 self._require(node, shape.height, channels)
-                self._made(node, range(shape.height), channels)
+                self._made(node, range(shape.height), channels, node.inputs)
                 self.channels_made[name] = channels.stop
             return None
         while self.rows_made[name] < row_end:
             first = self.rows_made[name]
             rows = range(first, min(first + self.band_rows(name), shape.height))
             self._require(node, rows.stop, range(shape.channels))
-            self._made(node, rows, range(shape.channels))
+            self._made(node, rows, range(shape.channels), node.inputs)
         return None
 
     def _require(self, node: Node, row_end: int, channels: range) -> None:
@@ -242,27 +245,31 @@ class _Plan:
         if self.rows_made[node.name]:
             return
         heads = self.shapes[node.inputs[0]].channels // (3 * d)
+        sources = [name for name in self.nodes if name in node.inputs]  # in the order in which parts are made
         for head in range(heads):
-            for branch, source in enumerate(node.inputs):
+            for source in sources:
                 self._ensure(source, self.shapes[source].height, 3 * d * (head + 1))
-                first = (branch * heads + head) * d
-                self._made(node, range(shape.height), range(first, first + d))
+                first = (node.inputs.index(source) * heads + head) * d
+                self._made(node, range(shape.height), range(first, first + d), (source,))
 
     def _ensure_pool(self, node: AveragePool) -> None:
         """A pixel for each frame."""
         if self.rows_made[node.name]:
             return
-        channels = self.shapes[node.name].channels
-        for frame, source in enumerate(node.inputs):
-            for first in range(0, channels, self.chunks[source]):
-                chunk = range(first, min(first + self.chunks[source], channels))
-                self._ensure(source, self.shapes[source].height, chunk.stop)
-                self._made(node, range(1), chunk, frame)
+        for source in node.inputs:
+            shape, offset = self.shapes[source], self.batch.first_channel[source]
+            for first in range(0, shape.channels, self.chunks[source]):
+                stop = min(first + self.chunks[source], shape.channels)
+                self._ensure(source, shape.height, stop)
+                self._made(node, range(1), range(offset + first, offset + stop), (source,))
 
-    def _made(self, node: Node, rows: range, channels: range, frame: int | None = None) -> None:
+    def _made(self, node: Node, rows: range, channels: range, sources: tuple[str, ...]) -> None:
         """A band or chunk of a node is about to be made, its inputs exist."""
-        self.steps.append(Step(node, rows, channels, frame))
-        last_channels = channels.stop == self.shapes[node.name].channels and frame in (None, self.batch.frames - 1)
+        step = Step(node, rows, channels, sources)
+        self.steps.append(step)
+        last_channels = channels.stop == self.shapes[node.name].channels
+        if isinstance(node, AveragePool):
+            last_channels &= self._frame(step) == self.batch.frames - 1
         # Inputs of an attention or a pooling are read until the last head or frame is made.
         if last_channels or not isinstance(node, (LinearAttention, AveragePool)):
             self.rows_made[node.name] = rows.stop
@@ -324,9 +331,8 @@ class _Plan:
         elif isinstance(node, AveragePool):
             yield step.sources[0], "attention", words * self.shapes[step.sources[0]].height
         elif isinstance(node, LinearAttention):
-            source = node.inputs[len(node.inputs) * step.channels.start // self.shapes[node.name].channels]
-            yield source, "attention", 2 * words
-            yield source, "matmul", words
+            yield step.sources[0], "attention", 2 * words
+            yield step.sources[0], "matmul", words
         elif node.is_depthwise:
             yield node.inputs[0], "depthwise", words * node.kernel * node.stride
         else:
@@ -362,9 +368,9 @@ class _Plan:
         elif isinstance(node, Input):
             self._emit_load(node, rows)
         elif isinstance(node, LinearAttention):
-            self._emit_attention(node, channels)
+            self._emit_attention(node, channels, step.sources[0])
         elif isinstance(node, AveragePool):
-            self._emit_pool(node, step.frame, channels)
+            self._emit_pool(node, channels, step.sources[0])
         elif isinstance(node, LayerNorm):
             self._emit_norm(node)
         elif node.is_depthwise:
@@ -373,6 +379,11 @@ class _Plan:
             self._emit_matmul(node, rows, channels)
         if node is self.last and channels and channels.stop == self.shapes[node.name].channels:
             self._emit_store(node.name, rows)
+
+    def _parameter_key(self, node: Node, channels: range) -> tuple[str, int]:
+        """Frames have their parameters in common."""
+        name = node.name
+        return self.batch.names[name], self.batch.first_channel[name] + channels.start
 
     def _blocks(self, channels: range) -> range:
         ti = self.config.in_lanes
@@ -438,7 +449,7 @@ class _Plan:
             Instruction(
                 Engine.MATMUL, original, fields, reads, writes,
                 Parameters(
-                    (original, channels.start),
+                    self._parameter_key(node, channels),
                     lambda: matmul_parameters(weights, node.requant, channels, config),
                     node.requant,
                 ),
@@ -472,7 +483,7 @@ class _Plan:
                 [(source.pad, source.addresses(range(first, last), blocks))],
                 [(target.pad, target.addresses(rows, blocks))],
                 Parameters(
-                    (original, channels.start),
+                    self._parameter_key(node, channels),
                     lambda: depthwise_parameters(node, channels, self.config),
                     node.requant,
                 ),
@@ -480,13 +491,13 @@ class _Plan:
             )
         )  # fmt: skip
 
-    def _emit_attention(self, node: LinearAttention, channels: range) -> None:
+    def _emit_attention(self, node: LinearAttention, channels: range, source_name: str) -> None:
         """State of one head, then its numerators and quotients; `channels` are the head's output channels."""
         config, d, original = self.config, node.head_dim, self.batch.names[node.name]
         index = channels.start // d  # of the state's scales
-        heads = self.shapes[node.inputs[0]].channels // (3 * d)
-        branch, head = divmod(index, heads)
-        source, target = self.buffers[node.inputs[branch]], self.buffers[node.name]
+        head = index % (self.shapes[source_name].channels // (3 * d))
+        input_zero = node.input_zero[node.inputs.index(source_name)]
+        source, target = self.buffers[source_name], self.buffers[node.name]
         q, k, v = (self._blocks(range((3 * head + i) * d, (3 * head + i + 1) * d)) for i in range(3))
         rows = range(self.shapes[node.name].height)
         tiles = (1 + d // config.out_lanes) * (d // config.in_lanes)
@@ -501,11 +512,11 @@ class _Plan:
                     "source": source.view(0),
                     "rows": len(rows),
                     "groups_per_row": source.groups,
-                    "last_pixels": self._last_pixels(node.inputs[branch]),
+                    "last_pixels": self._last_pixels(source_name),
                     "blocks": d // config.in_lanes,
                     "key_block": k.start,
                     "value_block": v.start,
-                    "input_zero": node.input_zero[branch],
+                    "input_zero": input_zero,
                     "state_tile": slot,
                     "state_multiplier": int(node.state_multiplier[index]),
                     "state_shift": int(node.state_shift[index]),
@@ -533,7 +544,7 @@ class _Plan:
                         "out_tiles": 1 + d // config.out_lanes,
                         "out_subblocks": d // config.requant_channels,
                         "relu": 1,
-                        "input_zero": node.input_zero[branch],
+                        "input_zero": input_zero,
                         "from_state": 1,
                         "state_tile": slot,
                         "requant": self._requant_fields(node.requant) | {"divide": 1},
@@ -541,7 +552,7 @@ class _Plan:
                     [(source.pad, source.addresses(band, q)), state],
                     [(target.pad, target.addresses(band, blocks))],
                     Parameters(
-                        (original, channels.start),
+                        self._parameter_key(node, channels),
                         lambda: requant_parameters(node.requant, channels, config.out_lanes, config.stream_bits),
                         node.requant,
                     ),
@@ -549,20 +560,23 @@ class _Plan:
                 )
             )  # fmt: skip
 
-    def _emit_pool(self, node: AveragePool, frame: int, channels: range) -> None:
-        source, target = self.buffers[node.inputs[frame]], self.buffers[node.name]
-        shape = self.shapes[node.inputs[0]]
-        blocks = self._blocks(channels)
-        group, pixel = divmod(frame, self.config.pixels)
+    def _emit_pool(self, node: AveragePool, channels: range, source_name: str) -> None:
+        source, target = self.buffers[source_name], self.buffers[node.name]
+        shape, offset = self.shapes[source_name], self.batch.first_channel[source_name]
+        blocks, source_blocks = (
+            self._blocks(channels),
+            self._blocks(range(channels.start - offset, channels.stop - offset)),
+        )
+        group, pixel = divmod(self.batch.frame_of[source_name], self.config.pixels)
         self.instructions.append(
             Instruction(
                 Engine.ATTENTION, self.batch.names[node.name],
                 {
-                    "source": source.view(0, blocks.start),
+                    "source": source.view(0, source_blocks.start),
                     "destination": target.column(group, blocks.start),
                     "rows": shape.height,
                     "groups_per_row": source.groups,
-                    "last_pixels": self._last_pixels(node.inputs[0]),
+                    "last_pixels": self._last_pixels(source_name),
                     "pool": 1,
                     "pixel": pixel,
                     "blocks": len(blocks),
@@ -572,7 +586,7 @@ class _Plan:
                     "out_zero": node.zero_point,
                     "out_limit": code_range(node.out_bits)[1],
                 },
-                [(source.pad, source.addresses(range(shape.height), blocks))],
+                [(source.pad, source.addresses(range(shape.height), source_blocks))],
                 [(target.pad, target.column_addresses(group, blocks))],
             )
         )  # fmt: skip

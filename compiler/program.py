@@ -51,6 +51,7 @@ class StoredMap:
     scores: bool = False
     instruction: int = -1  #: index of the store among the program's descriptors
     frame: int = 0  #: of the run
+    channel: int = 0  #: of the node's map that is the first one here
     pixel: int = 0  #: first pixel of the rows that belongs to the map; behind the pooling, frames lie side by side
 
 

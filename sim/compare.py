@@ -86,7 +86,8 @@ def _compare_band(
         got = decode_scores(config, stored, result_area).reshape(-1, 1, 1)
     else:
         got = decode(config, stored, result_area)
-        expected = expected[:, stored.row : stored.row + stored.rows]
+        channels = slice(stored.channel, stored.channel + stored.channels)
+        expected = expected[channels, stored.row : stored.row + stored.rows]
     if got.shape != expected.shape:
         raise ValueError(f"{stored.node}: the program stores {got.shape}, but the network makes {expected.shape}")
     differs = got != expected
@@ -98,7 +99,7 @@ def _compare_band(
         byte = stored.offset + _element_byte(config, stored, channel, row, column)
         cycle = int(write_cycles[byte // config.bus_bytes]) or None
     index = (channel, row, column)
-    first = (channel, stored.row + row, column)
+    first = (stored.channel + channel, stored.row + row, column)
     return Boundary(stored.node, got.size, count, first, int(expected[index]), int(got[index]), cycle)
 
 

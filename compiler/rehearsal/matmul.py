@@ -77,7 +77,7 @@ class Matmul:
         """All passes of an instruction; `begin`, `front`: when the loader and the first pass may begin."""
         config, f, stage = self._config, instruction.fields, self._stage
         words, from_state = f["rows"] * f["groups_per_row"], bool(f.get("from_state"))
-        subblocks = config.out_lanes // config.requant_channels
+        subblocks, tile_words = config.out_lanes // config.requant_channels, config.tile_words
         self._loaded = max(self._loaded, begin - 1)
         table = yield from self._load_table(f["requant"], index)
         with_records = len(self._last_groups) + sum(tile.groups > 0 for tile in self._tiles[len(self._drained) :])
@@ -92,9 +92,9 @@ class Matmul:
             for block in range(f["in_blocks"]):
                 self._loaded = max(self._loaded, self._take - 1)
                 if from_state:
-                    self._loaded += config.tile_words
+                    self._loaded += tile_words
                 else:
-                    yield from self._load(config.tile_words)
+                    yield from self._load(tile_words)
                 take = max(self._loaded + 1, front, self._take + max(self._pass, Accumulators.MIN_REVISIT))
                 bank = len(self._tiles) - BANKS
                 if block == f["in_blocks"] - 1 and bank >= 0:

@@ -1,6 +1,6 @@
 """Requantization as nodes of a network hold it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -60,6 +60,11 @@ class Requant:
     def channels(self) -> int:
         """Number of output channels."""
         return self.bias.numel()
+
+    def part(self, channels: slice) -> "Requant":
+        """The same of some of the channels."""
+        columns = ("bias", "multiplier", "shift", "zero_point", "multiplier2")
+        return replace(self, **{name: getattr(self, name)[channels] for name in columns})
 
     def __call__(
         self,

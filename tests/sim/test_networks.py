@@ -80,6 +80,14 @@ def test_frames_of_a_batch(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_maps_in_parts(tmp_path: Path) -> None:
+    """Scratchpads in which maps have no room but in parts."""
+    network, images = tiny_network(96, **quantizer_settings(SMALL))
+    short = SMALL.replace(pad_words=(352,) * 4)
+    check(short, network, images[:2], MemoryModel(latency=20, stall=0.1, seed=5), tmp_path)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [SMALL, WIDE, TALL, ODD, NARROW, CONFIGS["base"], CONFIGS["nano"], CONFIGS["pico"], CONFIGS["femto"]],
