@@ -47,16 +47,17 @@ class Family:
 
     block_share: float  #: of a memory block, that holds 18 Kbit and can be used alone
     lut_words: int  #: memories up to this depth are made of LUTs
+    lut_sums: int  #: likewise memories of complete sums, behind accumulators
     ports: tuple[int, int]  #: bits of the signed factors of a multiplier
 
 
 #: words that 18 Kbit of block RAM hold, by width
 BLOCK_WORDS = {36: 512, 18: 1024, 9: 2048, 4: 4096, 2: 8192, 1: 16384}
 FAMILIES = {
-    "xcup": Family(0.5, 64, (27, 18)),
-    "xc7": Family(0.5, 64, (25, 18)),
-    "ecp5": Family(1, 32, (18, 18)),
-    "gowin": Family(1, 32, (18, 18)),
+    "xcup": Family(0.5, 64, 128, (27, 18)),
+    "xc7": Family(0.5, 64, 128, (25, 18)),
+    "ecp5": Family(1, 32, 32, (18, 18)),
+    "gowin": Family(1, 32, 32, (18, 18)),
 }
 
 Features = dict[str, float]
@@ -160,7 +161,21 @@ def _depthwise(c: AcceleratorConfig) -> Features:
 
 def _attention(c: AcceleratorConfig) -> Features:
     products = _product_bits(c.engine_multiplier, c.in_lanes * c.key_group, c.act_bits, c.act_bits)
-    return {**products, "one": 1, "states per cycle": c.state_group, "word bits": c.pad_word_bits}
+    scalers = _in_logic("scalers", c.state_group, c)
+    return {**products, **scalers, "one": 1, "states per cycle": c.state_group, "word bits": c.pad_word_bits}
+
+
+def _norm(c: AcceleratorConfig) -> Features:
+    return {"one": 1, "lanes": _norm_lanes(c), **_in_logic("scalers", _norm_lanes(c), c), "word bits": c.pad_word_bits}
+
+
+def _accumulators(lanes: int, c: AcceleratorConfig) -> Features:
+    """Adders, and sums that are kept in LUTs."""
+    return {"sum bits": lanes * c.acc_bits, "stored bits": lanes * c.acc_bits * _small(c.acc_depth)}
+
+
+def _in_logic(what: str, count: int, c: AcceleratorConfig) -> Features:
+    return {f"{what} in logic": count} if c.logic_requantizers else {}
 
 
 def _lane_logic(count: Callable[[AcceleratorConfig], int]) -> Callable[[AcceleratorConfig], Features]:
@@ -168,7 +183,7 @@ def _lane_logic(count: Callable[[AcceleratorConfig], int]) -> Callable[[Accelera
     return lambda c: {
         "lanes": count(c),
         "word bits": c.pad_word_bits,
-        **({"lanes in logic": count(c)} if c.logic_requantizers else {}),
+        **_in_logic("lanes", count(c), c),
     }
 
 
@@ -198,26 +213,31 @@ UNITS: dict[str, Callable[[AcceleratorConfig], Features]] = {
     "storer": lambda c: {"one": 1, "word bits": c.pad_word_bits},
     "matmul": lambda c: {"one": 1, "word bits": c.pad_word_bits, "pixels": c.pixels},
     "MAC array": _mac_array,
-    "accumulators": lambda c: {"sum bits": c.pixels * c.out_lanes * c.acc_bits},
+    "accumulators": lambda c: _accumulators(c.pixels * c.out_lanes, c),
     "requantizer": _lane_logic(_matmul_lanes),
     "depthwise": _depthwise,
-    "depthwise accumulators": lambda c: {"sum bits": c.dw_pixels * c.in_lanes * c.acc_bits},
+    "depthwise accumulators": lambda c: _accumulators(c.dw_pixels * c.in_lanes, c),
     "depthwise requantizer": _lane_logic(_depthwise_lanes),
     "attention": _attention,
-    "norm": lambda c: {"one": 1, "lanes": _norm_lanes(c), "word bits": c.pad_word_bits},
+    "norm": _norm,
     "norm requantizer": _lane_logic(_norm_lanes),
 }
 
 # -- multipliers --
+
+PLAIN_PORT = (
+    18  #: bits of a factor, above which plain multipliers are cut, on all families (`hw.arithmetic.multiplier`)
+)
 
 
 def _dot_multipliers(form: DotProductFormat | CascadeFormat, copies: int = 1) -> Features:
     return {"multipliers": copies * form.inputs * form.packing.multipliers(form.counts)}
 
 
-def _product_blocks(bits: int, family: Family) -> int:
+def _product_blocks(bits: int, c: AcceleratorConfig, family: Family) -> int:
     """Multipliers of a product of a signed number of so many bits and one that fits the narrow port."""
-    return ceil((bits - 1) / (family.ports[0] - 1))
+    port = PLAIN_PORT if c.multiplier is Multipliers.PLAIN else family.ports[0]
+    return ceil((bits - 1) / (port - 1))
 
 
 def _depthwise_multipliers(c: AcceleratorConfig, _family: Family) -> Features:
@@ -225,21 +245,26 @@ def _depthwise_multipliers(c: AcceleratorConfig, _family: Family) -> Features:
 
 
 def _attention_multipliers(c: AcceleratorConfig, family: Family) -> Features:
-    if c.logic_engines:
-        return {}
-    products = outer_format(c).multipliers((c.in_lanes, c.key_group))
-    return {"multipliers": products + c.state_group * _product_blocks(c.acc_bits, family) + 2}  # two for addresses
+    """Of the products of codes, of two for addresses, and of the scalers of states."""
+    products = 0 if c.logic_engines else outer_format(c).multipliers((c.in_lanes, c.key_group)) + 2
+    scalers = 0 if c.logic_requantizers else c.state_group * _product_blocks(c.acc_bits, c, family)
+    return {"multipliers": products + scalers}
 
 
 def _lane_multipliers(count: Callable[[AcceleratorConfig], int]) -> Callable[[AcceleratorConfig, Family], Features]:
     """Of a requantizer, for its first and its second product."""
-    return lambda c, _family: {"lanes": count(c), **({} if c.logic_requantizers else {"second products": count(c)})}
+
+    def multipliers(c: AcceleratorConfig, family: Family) -> Features:
+        first = _product_blocks(max(c.acc_bits, numerics.BIAS_BITS) + 1, c, family)
+        return {"first products": count(c) * first, **({} if c.logic_requantizers else {"second products": count(c)})}
+
+    return multipliers
 
 
 def _norm_multipliers(c: AcceleratorConfig, family: Family) -> Features:
-    """Of the products of codes and channels, and of these with the reciprocal root."""
-    blocks = 1 + _product_blocks(c.act_bits + CHANNEL_BITS + 1, family)
-    return {} if c.logic_engines else {"multipliers": _norm_lanes(c) * blocks}
+    """Of the products of codes and channels, and of the scalers of these, by the reciprocal root."""
+    scaler = 0 if c.logic_requantizers else _product_blocks(c.act_bits + CHANNEL_BITS + 1, c, family)
+    return {"multipliers": _norm_lanes(c) * (scaler if c.logic_engines else 1 + scaler)}
 
 
 _MULTIPLIERS: dict[str, Callable[[AcceleratorConfig, Family], Features]] = {
@@ -285,8 +310,16 @@ def _tables(count: Callable[[AcceleratorConfig], int]) -> Callable[[AcceleratorC
 
 
 def _sums(count: Callable[[AcceleratorConfig], int]) -> Callable[[AcceleratorConfig, Family], Features]:
+    """Of sums in the making, and of two banks of complete ones."""
     banks = 2
-    return lambda c, family: {"blocks": count(c) * _blocks(c.acc_bits, banks * c.acc_depth, family)}
+
+    def blocks(c: AcceleratorConfig, family: Family) -> Features:
+        made = 0 if _small(c.acc_depth) else _blocks(c.acc_bits, c.acc_depth, family)
+        complete = banks * c.acc_depth
+        kept = _blocks(c.acc_bits, complete, family) if complete > family.lut_sums else 0
+        return {"blocks": count(c) * (made + kept)}
+
+    return blocks
 
 
 _MEMORIES: dict[str, Callable[[AcceleratorConfig, Family], Features]] = {
