@@ -563,10 +563,8 @@ class _Plan:
     def _emit_pool(self, node: AveragePool, channels: range, source_name: str) -> None:
         source, target = self.buffers[source_name], self.buffers[node.name]
         shape, offset = self.shapes[source_name], self.batch.first_channel[source_name]
-        blocks, source_blocks = (
-            self._blocks(channels),
-            self._blocks(range(channels.start - offset, channels.stop - offset)),
-        )
+        blocks = self._blocks(channels)
+        source_blocks = self._blocks(range(channels.start - offset, channels.stop - offset))
         group, pixel = divmod(self.batch.frame_of[source_name], self.config.pixels)
         self.instructions.append(
             Instruction(

@@ -225,9 +225,8 @@ UNITS: dict[str, Callable[[AcceleratorConfig], Features]] = {
 
 # -- multipliers --
 
-PLAIN_PORT = (
-    18  #: bits of a factor, above which plain multipliers are cut, on all families (`hw.arithmetic.multiplier`)
-)
+#: bits of a factor above which plain multipliers are cut, on all families; see `hw.arithmetic.multiplier`
+PLAIN_PORT = 18
 
 
 def _dot_multipliers(form: DotProductFormat | CascadeFormat, copies: int = 1) -> Features:
