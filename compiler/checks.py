@@ -159,18 +159,6 @@ def _conv_obstacles(
             f"no engine for a {node.kernel}x{node.kernel} convolution, stride {node.stride}, {node.groups} groups",
             "supported: 3x3 stride 2 on the image, 1x1, grouped 1x1, depthwise 3x3 and 5x5 with stride 1 or 2",
         )
-    per_group = node.weight.shape[0] // node.groups, node.weight.shape[1]
-    if (
-        1 < node.groups
-        and not node.is_depthwise
-        and (per_group[0] % config.out_lanes or per_group[1] % config.in_lanes)
-    ):
-        yield Obstacle(
-            node.name,
-            f"groups of {per_group[1]} -> {per_group[0]} channels do not fill whole {config.in_lanes} x "
-            f"{config.out_lanes} tiles",
-            "use in_lanes and out_lanes that divide the group's channels",
-        )
     weight = node.weight.long().flatten(1)
     top = numerics.code_range(config.act_bits)[1]
     most = max(int(weight.clamp(min=0).sum(1).max()), int(-weight.clamp(max=0).sum(1).min())) * top
@@ -181,11 +169,11 @@ def _attention_obstacles(
     node: LinearAttention, config: AcceleratorConfig, shapes: dict[str, Shape]
 ) -> Iterator[Obstacle]:
     d = node.head_dim
-    if d % config.in_lanes or d % config.out_lanes:
+    if d % config.in_lanes:
         yield Obstacle(
             node.name,
-            f"heads of {d} channels do not fill whole tiles of {config.in_lanes} x {config.out_lanes} lanes",
-            f"use in_lanes and out_lanes that divide {d}",
+            f"heads of {d} channels do not fill whole words of {config.in_lanes} channels",
+            f"use in_lanes that divide {d}",
         )
         return
     for name in ("state_bits", "mantissa_bits"):

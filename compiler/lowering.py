@@ -8,7 +8,7 @@ interleaved; then buffers get their places, and the steps are emitted. Their ord
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
-from math import ceil
+from math import ceil, lcm
 
 import numpy as np
 
@@ -16,7 +16,13 @@ from compiler.batch import Batch
 from compiler.buffers import Buffer, Lifetime, Reads, allocate, buffer_for
 from compiler.errors import CompileError, Obstacle
 from compiler.instructions import STATE_BUFFER, Instruction, Parameters
-from compiler.parameters import depthwise_parameters, matmul_parameters, matmul_weights, requant_parameters
+from compiler.parameters import (
+    depthwise_parameters,
+    groups_per_matmul_group,
+    matmul_parameters,
+    matmul_weights,
+    requant_parameters,
+)
 from compiler.parts import chunk_channels, in_parts
 from compiler.shapes import Shape
 from hw.config import KERNEL_ROWS, AcceleratorConfig
@@ -142,16 +148,21 @@ class _Plan:
 
     def _chunk_channels(self) -> dict[str, int]:
         chunks = dict.fromkeys(self.nodes, chunk_channels(self.config))
-        for node in self.batch.nodes:  # everything on the way to an attention is cut by heads
+        for node in self.batch.nodes:  # everything on the way to an attention is cut by heads that fill whole tiles
             names = list(node.inputs) if isinstance(node, LinearAttention) else []
             while names:
                 name = names.pop()
-                if name not in chunks or chunks[name] == 3 * node.head_dim:
+                width = lcm(3 * node.head_dim, self.config.out_lanes)
+                if name not in chunks or chunks[name] == width:
                     continue
-                chunks[name] = 3 * node.head_dim
+                chunks[name] = width
                 maker = self.nodes[name]
                 if isinstance(maker, Conv) and maker.groups > 1:
                     names.extend(maker.inputs)
+        for node in self.batch.nodes:
+            if isinstance(node, Conv) and not node.is_depthwise and node.groups > 1:
+                group = self._matmul_group(node)
+                chunks[node.name] = ceil(chunks[node.name] / group) * group
         return chunks
 
     def rows_needed(self, node: Node, source: str, row: int) -> tuple[int, int]:
@@ -235,10 +246,23 @@ class _Plan:
         return None
 
     def _require(self, node: Node, row_end: int, channels: range) -> None:
-        local = isinstance(node, Conv) and node.groups > 1
         for source in node.inputs:
-            needed = channels.stop if local else self.shapes[source].channels
+            needed = self._channels_needed(node, source, channels.stop)
             self._ensure(source, self.rows_needed(node, source, row_end)[1], needed)
+
+    def _channels_needed(self, node: Node, source: str, channel_end: int) -> int:
+        """Input channels, from the first one on, that a node's channels up to `channel_end` need."""
+        if not isinstance(node, Conv) or node.groups == 1:
+            return self.shapes[source].channels
+        if node.is_depthwise:
+            return channel_end
+        groups = ceil(channel_end / self._matmul_group(node))
+        inputs = groups * groups_per_matmul_group(node, self.config) * node.weight.shape[1]
+        return max(inputs, channel_end)  # of the residual
+
+    def _matmul_group(self, node: Conv) -> int:
+        """Output channels of the groups of a 1x1 convolution that the MAC array takes as one."""
+        return len(node.weight) // node.groups * groups_per_matmul_group(node, self.config)
 
     def _ensure_attention(self, node: LinearAttention) -> None:
         shape, d = self.shapes[node.name], node.head_dim
@@ -421,7 +445,7 @@ class _Plan:
         original = self.batch.names[node.name]
         in_blocks = ceil(weights.shape[2] / config.in_lanes)
         first_block, tiles_per_group = 0, 0
-        if node.groups > 1:
+        if len(weights) > 1:
             tiles_per_group = weights.shape[1] // config.out_lanes
             first_block = channels.start // weights.shape[1] * in_blocks
         blocks = self._blocks(channels)
@@ -438,7 +462,7 @@ class _Plan:
             "slice_stride": target.row_stride // config.slices if wide else 0,
             "requant": self._requant_fields(node.requant) | {"wide": int(wide)},
         }
-        groups_used = ceil(len(channels) / weights.shape[1]) if node.groups > 1 else 1
+        groups_used = ceil(len(channels) / weights.shape[1]) if len(weights) > 1 else 1
         reads = [(source.pad, source.addresses(rows, range(first_block, first_block + groups_used * in_blocks)))]
         writes = [(target.pad, target.addresses(rows, None if wide else blocks))]
         if len(node.inputs) > 1:
@@ -500,7 +524,7 @@ class _Plan:
         source, target = self.buffers[source_name], self.buffers[node.name]
         q, k, v = (self._blocks(range((3 * head + i) * d, (3 * head + i + 1) * d)) for i in range(3))
         rows = range(self.shapes[node.name].height)
-        tiles = (1 + d // config.out_lanes) * (d // config.in_lanes)
+        tiles = (1 + ceil(d / config.out_lanes)) * (d // config.in_lanes)
         slot = index % (config.state_tiles // tiles) * tiles
         state = (STATE_BUFFER, slot + np.arange(tiles))
         shape = self.shapes[node.name]
@@ -541,7 +565,7 @@ class _Plan:
                         "rows": len(band),
                         "groups_per_row": source.groups,
                         "in_blocks": d // config.in_lanes,
-                        "out_tiles": 1 + d // config.out_lanes,
+                        "out_tiles": 1 + ceil(d / config.out_lanes),
                         "out_subblocks": d // config.requant_channels,
                         "relu": 1,
                         "input_zero": input_zero,

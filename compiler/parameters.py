@@ -1,6 +1,6 @@
 """Parameter streams: weights, requantization records, and tables as the engines consume them (docs: contracts.md)."""
 
-from math import ceil
+from math import ceil, gcd, lcm
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from quant.integer_network import Conv, Requant
 
 __all__ = [
     "depthwise_parameters",
+    "groups_per_matmul_group",
     "matmul_parameters",
     "matmul_weights",
     "pack_elements",
@@ -64,12 +65,25 @@ def table_bytes(table: np.ndarray, word_bits: int) -> bytes:
     return to_words(pack_elements(table, numerics.OPERAND_BITS), word_bits)
 
 
+def groups_per_matmul_group(node: Conv, config: AcceleratorConfig) -> int:
+    """Groups of a 1x1 convolution that the MAC array takes as one, with zeros between them, to fill whole tiles; all
+    of them, which needs no whole tiles, if no smaller number divides them."""
+    outputs, inputs = len(node.weight) // node.groups, node.weight.shape[1]
+    count = lcm(config.out_lanes // gcd(outputs, config.out_lanes), config.in_lanes // gcd(inputs, config.in_lanes))
+    return node.groups if node.groups % count else count
+
+
 def matmul_weights(node: Conv, stem: bool, config: AcceleratorConfig) -> np.ndarray:
-    """Weights of a matmul as (groups, outputs, input lanes): 1x1 kernels as they are, the stem's unrolled as the loader
-    does: kernel row by kernel row, bytes [kx][channel], each row padded to whole blocks."""
+    """Weights of a matmul as (groups, outputs, input lanes): 1x1 kernels, small groups together; the stem's unrolled as
+    the loader does: kernel row by kernel row, bytes [kx][channel], each row padded to whole blocks."""
     weight = node.weight.numpy()  # int8; the many instructions of a layer share it
     if not stem:
-        return weight.reshape(node.groups, -1, weight.shape[1])
+        count = groups_per_matmul_group(node, config)
+        groups = weight.reshape(node.groups // count, count, -1, weight.shape[1])
+        if count == 1:
+            return groups[:, 0]
+        diagonal = np.einsum("gcoi,cd->gcodi", groups, np.eye(count, dtype=np.int8))
+        return diagonal.reshape(len(groups), count * groups.shape[2], count * groups.shape[3])
     outputs = weight.shape[0]
     rows = np.zeros((outputs, weight.shape[2], config.stem_blocks * config.in_lanes), np.int8)
     rows[:, :, :STEM_TAPS] = weight.transpose(0, 2, 3, 1).reshape(outputs, weight.shape[2], STEM_TAPS)

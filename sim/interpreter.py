@@ -274,8 +274,9 @@ class Interpreter:
         first = f["state_tile"]
         self.state[first : first + n] = 0
         self.state[first : first + n, :, 0] = sums.reshape(n, ti)
-        tiles = state.reshape(n, ti, n * ti // to, to).permute(2, 0, 1, 3).reshape(-1, ti, to)
-        self.state[first + n : first + n + len(tiles)] = tiles
+        for column, values in enumerate(state.split(to, dim=1)):  # of tiles; the rest of the last one keeps its contents
+            tiles = first + n * (1 + column)
+            self.state[tiles : tiles + n, :, : values.shape[1]] = values.reshape(n, ti, -1)
 
     def _norm(self, f: dict) -> None:
         ti, rc = self.config.in_lanes, self.config.norm_group

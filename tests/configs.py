@@ -11,9 +11,9 @@ SMALL = AcceleratorConfig(
     multiplier=Multipliers.PLAIN, logic_engines=True, logic_requantizers=True,
 )  # fmt: skip
 
-#: 4x8x16 lanes, DSP48E2 blocks, two ports, 4-bit weights
+#: 4x8x32 lanes, more outputs than heads have channels, DSP48E2 blocks, two ports, 4-bit weights
 WIDE = AcceleratorConfig(
-    name="wide", pixels=4, in_lanes=8, out_lanes=16, dw_pixels=2, requant_channels=8, bus_bits=64, bus_ports=2,
+    name="wide", pixels=4, in_lanes=8, out_lanes=32, dw_pixels=2, requant_channels=8, bus_bits=64, bus_ports=2,
     dw_requant_channels=4, norm_channels=2,
     weight_bits=4, stream_bits=256, acc_depth=64, weight_buffer_words=128, parameter_buffer_words=128,
     table_index_bits=9, divisor_mantissa_bits=6, pad_words=(2048, 2048, 1500, 1500),

@@ -108,10 +108,10 @@ def test_obstacles_are_named(changes: dict[str, int], why: str) -> None:
     assert caught.value.obstacles[0].node
 
 
-def test_heads_that_do_not_fill_tiles_are_named() -> None:
+def test_heads_that_do_not_fill_words_are_named() -> None:
     network, _ = network_for(SMALL, 32)
     config = SMALL.replace(in_lanes=32, out_lanes=32, stream_bits=512)
-    with pytest.raises(CompileError, match="do not fill whole tiles"):
+    with pytest.raises(CompileError, match="do not fill whole words"):
         compile_network(network, config)
 
 
