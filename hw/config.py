@@ -329,9 +329,9 @@ CONFIGS = {
             weight_buffer_words=256, parameter_buffer_words=64, pad_words=(8192, 8192, 4096, 4096), state_tiles=64,
             queue_depth=0, state_lanes=1, multiplier=Multipliers.PLAIN, logic_depthwise=True,
         ),
-        # fills a ZCU102: twice the MAC array and its requantizers, the depthwise engine of `base`
+        # fills a ZCU102: twice the output lanes of `base`, with their requantizers, and twice the bus
         AcceleratorConfig(
-            name="max", pixels=14, bus_bits=256, stream_bits=1024, pad_words=(2048,) * 4,
+            name="max", out_lanes=32, requant_channels=16, bus_bits=256, stream_bits=1024, queue_depth=16,
             multiplier=Multipliers.DSP48E2,
         ),
     )
