@@ -12,6 +12,7 @@ from compiler.results import decode_scores
 from hw.config import ABI_VERSION, AcceleratorConfig
 from hw.control.registers import BY_NAME, DEFAULT_TIMEOUT, ENGINES, IDENTITY, REGISTERS, ErrorCode
 from sim import testbench
+from sim.registers import update_where_enabled
 from sim.verilator import DEFAULT_CACHE, Simulator, VerilatorError, build
 
 __all__ = [
@@ -98,7 +99,7 @@ def build_simulator(
 ) -> Simulator:
     """Compile the accelerator (Verilog text or file) with its test bench, or find it in the cache."""
     text = verilog.read_text() if isinstance(verilog, Path) else verilog
-    sources = testbench.sources(config, text)
+    sources = testbench.sources(config, update_where_enabled(text))
     return build(sources, testbench.TOP, cache=cache, wave_format=wave_format, random_reset=random_reset)
 
 
