@@ -334,5 +334,11 @@ CONFIGS = {
             name="max", out_lanes=32, requant_channels=16, bus_bits=256, stream_bits=1024, queue_depth=16,
             multiplier=Multipliers.DSP48E2,
         ),
+        # the same for networks of 4 bits: four products in a multiplier, again twice the lanes
+        AcceleratorConfig(
+            name="max4", out_lanes=64, requant_channels=16, act_bits=4, weight_bits=4, state_bits=4, bus_bits=256,
+            stream_bits=2048, pad_words=(8192,) * 4, state_tiles=32, queue_depth=16,
+            multiplier=Multipliers.DSP48E2, logic_engines=True,
+        ),
     )
 }  # fmt: skip

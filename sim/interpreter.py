@@ -274,9 +274,7 @@ class Interpreter:
         first = f["state_tile"]
         self.state[first : first + n] = 0
         self.state[first : first + n, :, 0] = sums.reshape(n, ti)
-        for column, values in enumerate(
-            state.split(to, dim=1)
-        ):  # the rest of the last tile stays
+        for column, values in enumerate(state.split(to, dim=1)):  # the rest of the last tile stays
             tiles = first + n * (1 + column)
             self.state[tiles : tiles + n, :, : values.shape[1]] = values.reshape(n, ti, -1)
 
