@@ -22,8 +22,9 @@ def in_parts(batch: Batch, config: AcceleratorConfig) -> Batch:
     """The same network, with some maps as several that have a part of the channels each.
 
     These are q, k, v of every head, what is aggregated of them, and chunks of what is pooled. Each part is used up
-    before the next one is made, so that only one of them lives. Results are the same, and so is what is streamed; the
-    order of instructions is less free. Maps that others read too stay whole.
+    before the next one is made, so that only one of them lives. Results are the same, and so is what is streamed, but
+    for zeros where tiles are wider than parts; the order of instructions is less free. Maps that others read too stay
+    whole.
     """
     nodes = {node.name: node for node in batch.nodes}
     ways: dict[str, dict[str, list[Conv]]] = {}  # the parts of every map that a node alone reads, directly or not
