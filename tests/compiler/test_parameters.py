@@ -41,7 +41,10 @@ def test_groups_fill_tiles(
     grouped = next(n for n in network.nodes if isinstance(n, Conv) and n.groups > 1 and not n.is_depthwise)
     weight = torch.randint(-127, 128, (groups * outputs, inputs, 1, 1), generator=torch.Generator().manual_seed(1))
     pad_value = torch.zeros(groups * inputs, dtype=torch.int64)
-    node = dataclasses.replace(grouped, weight=weight.to(torch.int8), groups=groups, pad_value=pad_value)
+    requant = grouped.requant.part(torch.arange(len(weight)) % len(grouped.weight))
+    node = dataclasses.replace(
+        grouped, weight=weight.to(torch.int8), groups=groups, pad_value=pad_value, requant=requant
+    )
     config = SMALL.replace(in_lanes=in_lanes, out_lanes=out_lanes, requant_channels=2, stream_bits=512)
     assert groups_per_matmul_group(node, config) == together
     weights = matmul_weights(node, False, config)
