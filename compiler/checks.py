@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from math import ceil
 
 from compiler.errors import CompileError, Obstacle
-from compiler.shapes import Shape
+from compiler.shapes import Shape, head_tiles
 from hw.config import AcceleratorConfig
 from quant import numerics
 from quant.integer_network import (
@@ -189,7 +189,7 @@ def _attention_obstacles(
             "its divisors are 8-bit codes with uniform steps, which no hardware makes",
             'quantize with divisor = "reciprocal"; divisor_mantissa_bits = 0 gives power-of-two divisors',
         )
-    tiles = (1 + d // config.out_lanes) * (d // config.in_lanes)
+    tiles = head_tiles(d, config)
     if tiles > config.state_tiles:
         yield Obstacle(
             node.name,

@@ -15,7 +15,7 @@ from compiler.compile import compile_network
 from compiler.devices import Device
 from compiler.errors import CompileError
 from compiler.resources import ResourceError, estimate_resources
-from compiler.shapes import Shape, infer_shapes
+from compiler.shapes import Shape, head_tiles, infer_shapes
 from hw.config import DW_TAPS, KERNEL_ROWS, AcceleratorConfig, ConfigError, Multipliers
 from quant.integer_network import Conv, IntegerNetwork, LinearAttention
 
@@ -26,7 +26,7 @@ ROUND = (
 )
 
 PIXELS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16)
-LANES = (4, 8, 16, 32)
+LANES = (4, 8, 16, 32, 64)
 PAD_WORDS = (1024, 2048, 4096, 8192)
 STYLES = {
     "xcup": (Multipliers.DSP48E2, Multipliers.PACKED),
@@ -190,7 +190,7 @@ def _lane_choices(
     ti, to = sizes
     width = max(shapes[node.name].width for node in network.nodes if node.inputs)
     heads = [node.head_dim for node in network.nodes if isinstance(node, LinearAttention)]
-    tiles = max(((1 + d // to) * (d // ti) for d in heads), default=1)
+    tiles = max((head_tiles(d, base.replace(in_lanes=ti, out_lanes=to, requant_channels=1)) for d in heads), default=1)
     held = max(2, 1 << (2 * tiles - 1).bit_length())  # states of two heads
     for pixels, style in product(PIXELS, styles):
         depth = max(32, 1 << (ceil(width / pixels) - 1).bit_length())

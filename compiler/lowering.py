@@ -24,7 +24,7 @@ from compiler.parameters import (
     requant_parameters,
 )
 from compiler.parts import chunk_channels, in_parts
-from compiler.shapes import Shape
+from compiler.shapes import Shape, head_tiles
 from hw.config import KERNEL_ROWS, AcceleratorConfig
 from hw.control.descriptors import Engine
 from quant.integer_network import AveragePool, Conv, Input, LayerNorm, LinearAttention, Node, Requant
@@ -524,7 +524,7 @@ class _Plan:
         source, target = self.buffers[source_name], self.buffers[node.name]
         q, k, v = (self._blocks(range((3 * head + i) * d, (3 * head + i + 1) * d)) for i in range(3))
         rows = range(self.shapes[node.name].height)
-        tiles = (1 + ceil(d / config.out_lanes)) * (d // config.in_lanes)
+        tiles = head_tiles(d, config)
         slot = index % (config.state_tiles // tiles) * tiles
         state = (STATE_BUFFER, slot + np.arange(tiles))
         shape = self.shapes[node.name]

@@ -1,8 +1,10 @@
 """Shapes of every tensor of an integer network."""
 
 from dataclasses import dataclass
+from math import ceil
 
 from compiler.errors import CompileError, Obstacle
+from hw.config import AcceleratorConfig
 from quant.integer_network import (
     AveragePool,
     Conv,
@@ -17,7 +19,7 @@ from quant.integer_network import (
     Tokens,
 )
 
-__all__ = ["Shape", "infer_shapes"]
+__all__ = ["Shape", "head_tiles", "infer_shapes"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,11 @@ class Shape:
     channels: int
     height: int
     width: int
+
+
+def head_tiles(head_dim: int, config: AcceleratorConfig) -> int:
+    """Ti x To tiles of the state of an attention's head, those of its row sums included."""
+    return (1 + ceil(head_dim / config.out_lanes)) * (head_dim // config.in_lanes)
 
 
 def infer_shapes(network: IntegerNetwork) -> dict[str, Shape]:

