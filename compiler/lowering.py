@@ -159,7 +159,7 @@ class _Plan:
                 maker = self.nodes[name]
                 if isinstance(maker, Conv) and maker.groups > 1:
                     names.extend(maker.inputs)
-        for node in self.batch.nodes:
+        for node in self.batch.nodes:  # groups that the MAC array takes as one are made as one
             if isinstance(node, Conv) and not node.is_depthwise and node.groups > 1:
                 group = self._matmul_group(node)
                 chunks[node.name] = ceil(chunks[node.name] / group) * group
