@@ -12,7 +12,7 @@ from compiler.results import decode_scores
 from hw.config import ABI_VERSION, AcceleratorConfig
 from hw.control.registers import BY_NAME, DEFAULT_TIMEOUT, ENGINES, IDENTITY, REGISTERS, ErrorCode
 from sim import testbench
-from sim.registers import update_where_enabled
+from sim.rewriting import rewrite
 from sim.verilator import DEFAULT_CACHE, Simulator, VerilatorError, build
 
 __all__ = [
@@ -97,9 +97,13 @@ def build_simulator(
     wave_format: str | None = None,
     random_reset: bool = False,
 ) -> Simulator:
-    """Compile the accelerator (Verilog text or file) with its test bench, or find it in the cache."""
+    """Compile the accelerator (Verilog text or file) with its test bench, or find it in the cache.
+
+    With waveforms the text is the generated one; else it is rewritten for speed, and inner signals may be out of date
+    while nobody reads them.
+    """
     text = verilog.read_text() if isinstance(verilog, Path) else verilog
-    sources = testbench.sources(config, update_where_enabled(text))
+    sources = testbench.sources(config, text if wave_format else rewrite(text))
     return build(sources, testbench.TOP, cache=cache, wave_format=wave_format, random_reset=random_reset)
 
 

@@ -39,12 +39,14 @@ class Crc32(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         state = Signal(CRC_BITS)
-        inputs = Cat(Mux(self.first, INITIAL, state), self.word)
+        before = Signal(CRC_BITS)
+        m.d.comb += before.eq(Mux(self.first, INITIAL, state))
+        inputs = Cat(before, self.word)
         effects = [advance(1 << i, 0, self._word_bits) for i in range(CRC_BITS)]
         effects += [advance(0, 1 << i, self._word_bits) for i in range(self._word_bits)]
-        masks = [sum((effect >> bit & 1) << i for i, effect in enumerate(effects)) for bit in range(CRC_BITS)]
+        parities = [Cat(x for x, effect in zip(inputs, effects) if effect >> bit & 1).xor() for bit in range(CRC_BITS)]
         with m.If(self.valid):
-            m.d.sync += state.eq(Cat((inputs & mask).xor() for mask in masks))
+            m.d.sync += state.eq(Cat(parities))
         # a message and its own CRC leave the same register as the empty message and its CRC, which is 0
         m.d.comb += self.intact.eq(state == advance(INITIAL, 0, CRC_BITS))
         return m

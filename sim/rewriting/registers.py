@@ -1,12 +1,12 @@
-"""Verilog whose registers Verilator updates only when they change."""
+"""Registers that Verilator updates only when they change."""
 
 import re
 from collections import Counter
 
+from sim.rewriting.text import NAME
+
 __all__ = ["update_where_enabled"]
 
-NAME = r"\\\S+ |[A-Za-z_][\w$]*"  # an escaped identifier ends with its space
-MODULE = re.compile(r"^module .*?^endmodule", re.MULTILINE | re.DOTALL)
 REGISTER = re.compile(rf"^  always @\(posedge clk\)\n    (?P<name>{NAME}) ?<= (?P<next>{NAME});\n", re.MULTILINE)
 PROCESS = re.compile(
     r"^  always @\* begin\n(?:    if \(time_zero\) begin end\n)?"
@@ -15,17 +15,13 @@ PROCESS = re.compile(
 )
 
 
-def update_where_enabled(verilog: str) -> str:
-    """The same hardware, with each register and the combinational process of its next value as one process.
+def update_where_enabled(text: str) -> str:
+    """The same module, with each register and the combinational process of its next value as one process.
 
     Yosys writes `next = x; if (enable) next = value;` and `x <= next`: every register is loaded and stored in every
     cycle. As `if (enable) x <= value`, idle engines cost nothing. Processes that are not of this form, or whose next
     value is read elsewhere, stay as they are.
     """
-    return MODULE.sub(lambda match: _in_module(match[0]), verilog)
-
-
-def _in_module(text: str) -> str:
     registers = {match["next"]: match["name"] for match in REGISTER.finditer(text)}
     uses = Counter(re.findall(NAME, text)) if registers else Counter()
     merged = {}
