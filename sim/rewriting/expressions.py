@@ -11,7 +11,7 @@ __all__ = ["nest_sums", "repeat_elements", "share_duplicates"]
 SUM = re.compile(r"\$signed\((?P<a>[^()]*)\) \+ \$signed\((?P<b>[^()]*)\)")
 SIGNED_TEMPORARY = re.compile(r"\$signed\((?P<name>\\\$\d+) \)")
 ELEMENTS = re.compile(r"\{ ([^{}]*,[^{}]*) \}")
-SLICE = re.compile(rf"(?P<name>{NAME}) ?\[(?P<high>\d+)(?::(?P<low>\d+))?\]")
+SLICE = re.compile(rf"{NAME} ?\[(?P<high>\d+)(?::(?P<low>\d+))?\]")
 CONSTANT = re.compile(r"(?P<bits>\d+)'s?[hbd][\da-f]+")
 
 

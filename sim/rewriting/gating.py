@@ -4,18 +4,13 @@ import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
-from sim.rewriting.text import ASSIGN, NAME, identifiers, port_names, widths
+from sim.rewriting.text import ASSIGN, NAME, PROCESS, identifiers, port_names, widths
 
 __all__ = ["compute_where_enabled"]
 
 CLOCKED = re.compile(
     r"^  always @\(posedge clk\) begin\n    if \((?P<enable>.*)\) begin\n(?P<body>(?:      .*\n)*)    end\n"
     r"(?P<rest>(?:    .*\n)*)  end\n",
-    re.MULTILINE,
-)
-COMBINATIONAL = re.compile(
-    r"^  always @\* begin\n(?:    if \(time_zero\) begin end\n)?"
-    rf"(?P<body>    (?P<name>{NAME}) ?= .*;\n(?:    .*\n)*)  end\n",
     re.MULTILINE,
 )
 
@@ -76,7 +71,7 @@ def _logic(text: str) -> dict[str, Logic]:
         name, value = match["name"].rstrip(), match["value"]
         if name in internal:
             logic[name] = Logic(match[0], f"      {match['name']} = {value};\n", frozenset(identifiers(value)))
-    for match in COMBINATIONAL.finditer(text):
+    for match in PROCESS.finditer(text):
         name, body = match["name"].rstrip(), match["body"]
         assigned = len(re.findall(rf"^ *{re.escape(match['name'])} ?= ", body, re.MULTILINE))
         # assigned as a whole, and not read
@@ -118,7 +113,7 @@ def _homes(text: str, stages: dict[str, Stage], logic: dict[str, Logic]) -> dict
     waiting = [
         name
         for name in candidates
-        if in_stages[name].total() + readers[name].total() > 1 or COMBINATIONAL.match(logic[name].statement)
+        if in_stages[name].total() + readers[name].total() > 1 or PROCESS.match(logic[name].statement)
     ]
     while waiting:
         name = waiting.pop()

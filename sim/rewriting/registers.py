@@ -3,16 +3,11 @@
 import re
 from collections import Counter
 
-from sim.rewriting.text import NAME
+from sim.rewriting.text import NAME, PROCESS
 
 __all__ = ["update_where_enabled"]
 
 REGISTER = re.compile(rf"^  always @\(posedge clk\)\n    (?P<name>{NAME}) ?<= (?P<next>{NAME});\n", re.MULTILINE)
-PROCESS = re.compile(
-    r"^  always @\* begin\n(?:    if \(time_zero\) begin end\n)?"
-    rf"    (?P<next>{NAME}) ?= (?P<default>.*);\n(?P<rest>(?:    .*\n)*)  end\n",
-    re.MULTILINE,
-)
 
 
 def update_where_enabled(text: str) -> str:
@@ -26,7 +21,7 @@ def update_where_enabled(text: str) -> str:
     uses = Counter(re.findall(NAME, text)) if registers else Counter()
     merged = {}
     for match in PROCESS.finditer(text):
-        following = match["next"]
+        following = match["name"]
         assigned = re.compile(rf"^( +){re.escape(following)}(?![\w$])(.*?) ?= ", re.MULTILINE)
         assignments = len(assigned.findall(match[0]))
         # declared, assigned here, and taken by its register: nobody else reads it, nor is it assigned twice on a line
@@ -36,5 +31,5 @@ def update_where_enabled(text: str) -> str:
         rest = assigned.sub(lambda m, name=name: f"{m[1]}{name}{m[2]} <= ", match["rest"])
         default = "" if match["default"].strip() == name.strip() else f"    {name} <= {match['default']};\n"
         merged[following] = f"  always @(posedge clk) begin\n{default}{rest}  end\n"
-    text = PROCESS.sub(lambda match: "" if match["next"] in merged else match[0], text)
+    text = PROCESS.sub(lambda match: "" if match["name"] in merged else match[0], text)
     return REGISTER.sub(lambda match: merged.get(match["next"], match[0]), text)

@@ -2,11 +2,27 @@
 
 import re
 
-__all__ = ["ASSIGN", "MODULE", "NAME", "identifiers", "is_temporary", "port_names", "remove_declarations", "widths"]
+__all__ = [
+    "ASSIGN",
+    "MODULE",
+    "NAME",
+    "PROCESS",
+    "identifiers",
+    "is_temporary",
+    "port_names",
+    "remove_declarations",
+    "widths",
+]
 
 NAME = r"(?:\\\S+ |[A-Za-z_][\w$]*)"  # an escaped identifier ends with its space
 MODULE = re.compile(r"^module .*?^endmodule", re.MULTILINE | re.DOTALL)
 ASSIGN = re.compile(rf"^  assign (?P<name>{NAME}) ?= (?P<value>.*);\n", re.MULTILINE)
+#: a combinational process that drives one signal
+PROCESS = re.compile(
+    r"^  always @\* begin\n(?:    if \(time_zero\) begin end\n)?"
+    rf"(?P<body>    (?P<name>{NAME}) ?= (?P<default>.*);\n(?P<rest>(?:    .*\n)*))  end\n",
+    re.MULTILINE,
+)
 
 CONSTANT = re.compile(r"\d+'s?[hbdo][\da-fA-FxXzZ?]+")
 IDENTIFIER = re.compile(NAME)
