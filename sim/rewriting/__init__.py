@@ -1,24 +1,23 @@
 """The Verilog of an accelerator, rewritten so that Verilator simulates it fast: the same hardware in other words."""
 
+from collections.abc import Callable
 from functools import lru_cache
 
 from sim.rewriting.expressions import nest_sums, repeat_elements, share_duplicates
-from sim.rewriting.gating import compute_where_enabled
+from sim.rewriting.lanes import loop_over_lanes
 from sim.rewriting.registers import update_where_enabled
 from sim.rewriting.text import MODULE
 
 __all__ = ["rewrite"]
 
-PASSES = (update_where_enabled, share_duplicates, nest_sums, repeat_elements, compute_where_enabled)
-
 
 @lru_cache(maxsize=4)  # one accelerator is simulated many times
 def rewrite(verilog: str) -> str:
-    """All passes over every module of Yosys' Verilog."""
-    return MODULE.sub(lambda match: _in_module(match[0]), verilog)
+    """All passes over Yosys' Verilog."""
+    for one in (update_where_enabled, share_duplicates, nest_sums):
+        verilog = _in_each_module(one, verilog)
+    return _in_each_module(repeat_elements, loop_over_lanes(verilog))
 
 
-def _in_module(text: str) -> str:
-    for one in PASSES:
-        text = one(text)
-    return text
+def _in_each_module(one: Callable[[str], str], verilog: str) -> str:
+    return MODULE.sub(lambda match: one(match[0]), verilog)
