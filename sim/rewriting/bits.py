@@ -12,6 +12,7 @@ REFERENCE = re.compile(
     r"(?P<other>\d+'s?[hbdo][\da-fA-FxXzZ?]+|\$[a-z]\w*)|"
     rf"(?P<name>{NAME})(?: ?\[(?P<high>\d+)(?::(?P<low>\d+))?\])?"
 )
+ELEMENT = re.compile(r"(?:[^,{}]|\{[^{}]*\})+")  # of a concatenation
 CONSTANT = re.compile(r"(?P<width>\d+)'(?P<base>[hbd])(?P<digits>[\da-f]+)")
 BASES = {"h": 16, "b": 2, "d": 10}
 
@@ -47,7 +48,7 @@ def bits_of(expression: str, widths: Mapping[str, int]) -> list[Bits] | None:
     """The parts of an expression, the highest first; None if it does more than pick bits."""
     expression = expression.strip()
     if expression.startswith("{ ") and expression.endswith(" }"):
-        parts = [bits_of(part, widths) for part in expression[2:-2].split(",")]
+        parts = [bits_of(part, widths) for part in ELEMENT.findall(expression[2:-2])]
         return None if None in parts else [bits for part in parts for bits in part]
     if match := CONSTANT.fullmatch(expression):
         return [Bits(None, 0, int(match["width"]), int(match["digits"], BASES[match["base"]]))]

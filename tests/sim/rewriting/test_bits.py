@@ -15,7 +15,7 @@ WIDTHS = {"a": 8, "\\b[0]": 1, "\\$1": 4}
         ("a[5:2]", [Bits("a", 2, 4)]),
         ("\\$1 [3]", [Bits("\\$1", 3, 1)]),
         ("4'ha", [Bits(None, 0, 4, 10)]),
-        ("{ \\b[0] , a[0], 2'h1 }", [Bits("\\b[0]", 0, 1), Bits("a", 0, 1), Bits(None, 0, 2, 1)]),
+        ("{ \\b[0] , { a[0], 2'h1 } }", [Bits("\\b[0]", 0, 1), Bits("a", 0, 1), Bits(None, 0, 2, 1)]),
     ],
 )
 def test_parts(expression: str, parts: list[Bits]) -> None:
