@@ -62,7 +62,7 @@ class _Bank:
     """
 
     def __init__(self, module: str, unit: Unit, lanes: list[Instance], around: str) -> None:
-        self._prefix = module
+        self._module = "\\" + module.removeprefix("\\")
         self._unit = unit
         self._lanes = lanes
         self._widths = widths(around)  # of all signals, those of a lane with the name of the module before theirs
@@ -92,7 +92,7 @@ class _Bank:
     def _qualify(self) -> None:
         """Put the name of the module before all names."""
         unit = self._unit
-        names = {name: qualified(self._prefix, name) for name in unit.widths}
+        names = {name: qualified(self._module, name) for name in unit.widths}
 
         def renamed(name: str, *part: int | None) -> str | None:
             return printed(names[name]) + part_text(*part) if name in names else None
@@ -211,7 +211,7 @@ class _Bank:
                 self._declare("reg", one, self._widths[name], words + self._dimension)
         if stages:
             body = "".join(map(self._stage_text, stages))
-            self._statements.append(f"always @(posedge clk) begin : {printed(f'{self._label}:lanes')}\n{body}end\n")
+            self._statements.append(f"always @(posedge clk) begin : {printed(f'{self._module}:lanes')}\n{body}end\n")
 
     def _stages(self, registers: list[str]) -> Iterator[_Stage]:
         """All steps of registers, neighbours under the same condition together."""
@@ -261,7 +261,7 @@ class _Bank:
             assignment = re.compile(rf"^( *){re.escape(printed(target))}( ?(?:\[.*\])? ?)<= ", re.MULTILINE)
             if target in self._late:
                 preceding = body[: assignment.search(body).start()]
-                if preceding.count("begin\n") > preceding.count("end\n"):  # it may keep its value
+                if sum(map(_nesting, preceding.splitlines())):  # it may keep its value
                     before += f"{printed(following)} = {printed(target)};\n"
                 after += f"{printed(target)} <= {printed(following)};\n"
             body = assignment.sub(lambda m, name=following: f"{m[1]}{printed(name)}{m[2]}= ", body)
@@ -272,7 +272,7 @@ class _Bank:
         """Statements for each lane, behind the logic that they read, and the gathering of the inputs of both."""
         text = "".join(self._unit.logic[name] for name in logic) + body
         read = set(identifiers(text))
-        lane = f"{self._label}.lane{suffix}"
+        lane = f"{self._module}.lane{suffix}"
         index = f"{printed(lane)}[{(len(self._lanes) - 1).bit_length() - 1}:0]"
         self._declare("reg", lane, 32)
         for name in logic:
@@ -326,10 +326,6 @@ class _Bank:
         return verilog_of(bits, self._widths, reference)
 
     @property
-    def _label(self) -> str:
-        return qualified(self._prefix, "")[:-1]
-
-    @property
     def _dimension(self) -> str:
         """A power of two: Verilator checks indices against other bounds."""
         return f"[0:{(1 << (len(self._lanes) - 1).bit_length()) - 1}]"
@@ -370,11 +366,17 @@ def _conditional(condition: str | None, body: str) -> str:
     return body if condition is None else f"if ({condition}) begin\n{body}end\n"
 
 
+def _nesting(line: str) -> int:
+    """Blocks that the line opens, less those that it closes."""
+    opens = re.match(r" *case[xz]?\b", line) or re.search(r"\bbegin(?: : \S+ )?$", line)
+    return bool(opens) - bool(re.match(r" *end(?:case)?\b", line))
+
+
 def _indented(statements: str) -> str:
     """Each block two columns further than what is around it."""
     lines, depth = [], 1
     for line in map(str.lstrip, statements.splitlines()):
-        depth -= line.startswith("end")
-        lines.append(f"{'  ' * depth}{line}\n")
-        depth += line.startswith("case") or re.search(r"\bbegin( : \S+ )?$", line) is not None
+        closes = line.startswith("end")
+        lines.append(f"{'  ' * (depth - closes)}{line}\n")
+        depth += _nesting(line)
     return "".join(lines)

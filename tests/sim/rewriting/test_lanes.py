@@ -50,7 +50,7 @@ module lane(clk, enable, a, k, index, y);
   end
   always @(posedge clk) begin
     if (enable[1]) begin
-      second <= {second};
+      {write}
     end
   end
   always @(posedge clk)
@@ -69,8 +69,8 @@ INSTANCE = """\
 """
 
 
-def design(lanes: int = 4, a: str = "as[{high}:{low}]", **fields: str) -> str:
-    fields = {"flip": "3", "second": "\\$2 ", "more": ""} | fields
+def design(lanes: int = 4, a: str = "as[{high}:{low}]", second: str = "\\$2 ", **fields: str) -> str:
+    fields = {"flip": "3", "write": f"second <= {second};", "more": ""} | fields
     numbers = range(lanes)
     wires = "".join(f"  wire [3:0] \\index_{n} ;\n  wire [5:0] \\y_{n} ;\n" for n in numbers)
     instances = "".join(INSTANCE.format(n=n, a=a.format(high=4 * n + 3, low=4 * n)) for n in numbers)
@@ -108,11 +108,13 @@ def test_lanes_become_loops(lanes: int, tmp_path: Path) -> None:
     [
         {"second": "first"},
         {"second": "{ second[2:0], second[3] }"},
-        {"second": "\\$2 ", "a": "{{ as[{low}], k[2:0] }}"},
+        {"write": "casez (k)\n        4'b1?0?:\n            second <= \\$2 ;\n      endcase"},
+        {"write": "if (a[0]) begin\n        second <= a;\n      end else begin\n        second[2] <= a[3];\n      end"},
+        {"a": "{{ as[{low}], k[2:0] }}"},
         {"a": "~ as[{high}:{low}]"},
         {"more": "  reg [3:0] third = 4'h0;\n  always @(posedge clk)\n    third <= second;\n"},  # nobody reads it
     ],
-    ids=["copy", "rotation", "input of parts", "input with logic", "unused register"],
+    ids=["copy", "rotation", "case", "branches", "input of parts", "input with logic", "unused register"],
 )
 def test_forms_of_lanes(fields: dict, tmp_path: Path) -> None:
     gold = design(**fields)
