@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from sim.rewriting.text import NAME
 
-__all__ = ["Bits", "bits_of", "part_text", "printed", "qualified", "select", "substitute", "verilog_of"]
+__all__ = ["Bits", "bits_of", "part_text", "printed", "qualified", "select", "substitute", "verilog_of", "width_of"]
 
 REFERENCE = re.compile(
     r"(?P<other>\d+'s?[hbdo][\da-fA-FxXzZ?]+|\$[a-z]\w*)|"
@@ -60,6 +60,12 @@ def bits_of(expression: str, widths: Mapping[str, int]) -> list[Bits] | None:
         return [Bits(name, 0, widths[name])]
     low = int(match["low"] or match["high"])
     return [Bits(name, low, int(match["high"]) - low + 1)]
+
+
+def width_of(expression: str, widths: Mapping[str, int]) -> int | None:
+    """Bits of an expression; None if it does more than pick bits."""
+    bits = bits_of(expression, widths)
+    return None if bits is None else sum(part.width for part in bits)
 
 
 def select(parts: list[Bits], high: int, low: int) -> list[Bits]:

@@ -4,15 +4,14 @@ import re
 from collections import Counter
 from itertools import groupby
 
-from sim.rewriting.text import ASSIGN, NAME, identifiers, is_temporary, port_names, remove_declarations, widths
+from sim.rewriting.bits import width_of
+from sim.rewriting.text import ASSIGN, identifiers, is_temporary, port_names, remove_declarations, widths
 
 __all__ = ["nest_sums", "repeat_elements", "share_duplicates"]
 
 SUM = re.compile(r"\$signed\((?P<a>[^()]*)\) \+ \$signed\((?P<b>[^()]*)\)")
 SIGNED_TEMPORARY = re.compile(r"\$signed\((?P<name>\\\$\d+) \)")
 ELEMENTS = re.compile(r"\{ ([^{}]*,[^{}]*) \}")
-SLICE = re.compile(rf"{NAME} ?\[(?P<high>\d+)(?::(?P<low>\d+))?\]")
-CONSTANT = re.compile(r"(?P<bits>\d+)'s?[hbd][\da-f]+")
 
 
 def share_duplicates(text: str) -> str:
@@ -75,17 +74,5 @@ def repeat_elements(text: str) -> str:
 
 
 def _is_exact(name: str, value: str, bits: dict[str, int]) -> bool:
-    operands = [_bits_of(operand.strip(), bits) for operand in SUM.fullmatch(value).groups()]
+    operands = [width_of(operand, bits) for operand in SUM.fullmatch(value).groups()]
     return name in bits and None not in operands and bits[name] > max(operands)
-
-
-def _bits_of(operand: str, bits: dict[str, int]) -> int | None:
-    """Bits of a constant, a signal, a slice, or a concatenation of these; None for anything else."""
-    if match := CONSTANT.fullmatch(operand):
-        return int(match["bits"])
-    if match := SLICE.fullmatch(operand):
-        return int(match["high"]) - int(match["low"] or match["high"]) + 1
-    if match := re.fullmatch(r"\{ ([^{}]*) \}", operand):
-        parts = [_bits_of(part.strip(), bits) for part in match[1].split(",")]
-        return None if None in parts else sum(parts)
-    return bits.get(operand)

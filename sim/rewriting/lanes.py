@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from sim.rewriting.bits import bits_of, part_text, printed, qualified, select, substitute, verilog_of
+from sim.rewriting.bits import bits_of, part_text, printed, qualified, select, substitute, verilog_of, width_of
 from sim.rewriting.text import ASSIGN, MODULE, identifiers, widths
 from sim.rewriting.unit import LANE, Instance, Unit, UnknownForm, flat_unit, instances, name_of_module
 
@@ -72,11 +72,10 @@ class _Bank:
         self._qualify()
         self._connect(_Sources(around, self._widths))
         self._differing = self._find_differing()
-        seen = [name for value in unit.outputs.values() for name in identifiers(value)]
-        cones = {name: self._cone(name) for name in seen if name in self._differing and name not in self._gathered}
-        read = {read for name, cone in cones.items() for one in [name, *cone] for read in [one, *self._reads(one)]}
-        self._late = {name for name in unit.processes if name in read and (name in seen or name not in unit.depths)}
-        self._combinational = [name for name in cones if name in unit.logic]
+        seen = {name for value in unit.outputs.values() for name in identifiers(value)} & self._differing
+        self._combinational = [name for name in unit.logic if name in seen]
+        cones = {one for name in self._combinational for one in self._cone(name)}
+        self._late = (seen | {read for one in cones for read in self._reads(one)}) & unit.processes.keys()
 
     def verilog(self) -> str:
         """Declarations and statements that take the place of the instances."""
@@ -139,12 +138,11 @@ class _Bank:
     def _pick(self, name: str, value: str, part: Part, port: str | None = None) -> str:
         """A part of what a port is connected to. What does more than pick bits gets a wire of that name."""
         width = self._widths[port or name]
-        bits = bits_of(value, self._widths)
-        if bits is None or sum(one.width for one in bits) != width:
+        if width_of(value, self._widths) != width:
             self._widths[name] = width
             self._declare("wire", name, after=f" = {value}")
-            bits = bits_of(printed(name), self._widths)
-        high, low = part
+            value = printed(name)
+        bits, (high, low) = bits_of(value, self._widths), part
         return verilog_of(bits if high is None else select(bits, high, low), self._widths)
 
     # what is computed from what
@@ -351,8 +349,7 @@ class _Sources:
         """The expression, or what its wire is copied from, or the first wire that has the same value."""
         while (name := expression.strip()) in self._values and name in self._widths:
             value, width = self._values[name], self._widths[name]
-            bits = bits_of(value, self._widths)
-            if bits is None or sum(one.width for one in bits) != width:
+            if width_of(value, self._widths) != width:
                 return self._first[value, width]
             expression = value
         return expression

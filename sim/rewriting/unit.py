@@ -4,8 +4,8 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from sim.rewriting.bits import Bits, bits_of, part_text, printed, qualified, select, substitute, verilog_of
-from sim.rewriting.text import NAME, identifiers
+from sim.rewriting.bits import Bits, bits_of, part_text, printed, qualified, select, substitute, verilog_of, width_of
+from sim.rewriting.text import NAME, PROCESS, identifiers
 
 __all__ = ["LANE", "Instance", "Unit", "UnknownForm", "flat_unit", "instances", "name_of_module"]
 
@@ -19,10 +19,6 @@ IGNORED = re.compile(r"  \(\*.*\*\)\n|`.*\n|  reg time_zero = 1;\n|  initial tim
 PORT = re.compile(rf"  (?P<kind>input|output) (?:\[\d+:0\] )?(?P<name>{NAME}) ?;\n")
 SIGNAL = re.compile(rf"  (?:wire|reg) (?:\[(?P<high>\d+):0\] )?(?P<name>{NAME}) ?(?:= (?P<initial>\S+))?;\n")
 ASSIGN = re.compile(rf"  assign (?P<name>{NAME}) ?(?:\[(?P<high>\d+)(?::(?P<low>\d+))?\])? ?= (?P<value>.*);\n")
-COMBINATIONAL = re.compile(
-    r"  always @\* begin\n(?:    if \(time_zero\) begin end\n)?"
-    rf"(?P<body>    (?P<name>{NAME}) ?= .*;\n(?:    .*\n)*)  end\n"
-)
 CLOCKED = re.compile(r"  always @\(posedge clk\)(?: begin\n(?P<body>(?:    .*\n)*)  end\n|\n(?P<line>    \S.*;\n))")
 INSTANCE = re.compile(rf"  (?P<module>{NAME}) ?(?P<name>{NAME}) ?\(\n(?P<ports>(?:    \..*\n)*)  \);\n")
 CONNECTION = re.compile(rf"    \.(?P<port>{NAME}) ?\((?P<value>.*)\),?\n")
@@ -147,7 +143,7 @@ def _parsed(text: str) -> tuple[Unit, list[Instance], Parts]:
             parts.setdefault(name, []).append((int(match["high"]), int(match["low"] or match["high"]), match["value"]))
         elif match.re is ASSIGN:
             unit.logic[name] = f"    {printed(name)} = {match['value']};\n"
-        elif match.re is COMBINATIONAL:
+        elif match.re is PROCESS:
             unit.logic[name] = match["body"]
         elif match.re is CLOCKED:
             name, steps = _process(match["body"] or match["line"])
@@ -162,7 +158,7 @@ def _parsed(text: str) -> tuple[Unit, list[Instance], Parts]:
 def _statements(text: str) -> Iterator[re.Match[str]]:
     position = HEADER.match(text).end()
     while position < len(text):
-        for form in (IGNORED, PORT, SIGNAL, ASSIGN, COMBINATIONAL, CLOCKED, INSTANCE):
+        for form in (IGNORED, PORT, SIGNAL, ASSIGN, PROCESS, CLOCKED, INSTANCE):
             if match := form.match(text, position):
                 break
         else:
@@ -272,9 +268,8 @@ def _follow_copies(unit: Unit) -> None:
     copies: dict[str, list[Bits]] = {}
     for name, body in unit.logic.items():
         match = re.fullmatch(rf" *{re.escape(printed(name))} ?= (.*);\n", body)
-        bits = match and bits_of(match[1], unit.widths)
-        if bits and sum(part.width for part in bits) == unit.widths[name]:
-            copies[name] = bits
+        if match and width_of(match[1], unit.widths) == unit.widths[name]:
+            copies[name] = bits_of(match[1], unit.widths)
 
     def followed(parts: list[Bits]) -> list[Bits]:
         result = []

@@ -12,7 +12,7 @@ from hw.shared import ModuleLibrary
 from hw.synthesis import RUN_YOSYS
 from hw.time_zero import evaluate_at_time_zero
 from sim.rewriting.text import MODULE, NAME
-from sim.rewriting.unit import instances
+from sim.rewriting.unit import instances, name_of_module
 
 BANK = re.compile(r"^  always @\(posedge clk\) begin : \\(?P<module>\S+):lanes \n", re.MULTILINE)
 SIGNAL = re.compile(
@@ -50,20 +50,18 @@ def prove(tmp_path: Path, name: str, gold: str, gate: str) -> subprocess.Complet
 
 def with_separate_lanes(gold: str, gate: str) -> str:
     """The text with its loops over lanes unrolled, and with the names of signals of lanes as in the text without."""
-    golds = {_name_of(text): text for text in MODULE.findall(gold)}
+    golds = {name_of_module(text): text for text in MODULE.findall(gold)}
 
     def unrolled(match: re.Match[str]) -> str:
         text = match[0].removesuffix("endmodule")
         for bank in BANK.finditer(text):
-            same = [one.name for one in instances(golds[_name_of(text)]) if one.module.lstrip("\\") == bank["module"]]
+            same = [
+                one.name for one in instances(golds[name_of_module(text)]) if one.module.lstrip("\\") == bank["module"]
+            ]
             text = _unrolled(text, bank["module"], [name.removeprefix("\\") for name in same])
         return f"{text}endmodule"
 
     return MODULE.sub(unrolled, gate)
-
-
-def _name_of(module: str) -> str:
-    return re.match(r"module (\\\S+|[\w$]+)", module)[1]
 
 
 def _unrolled(text: str, module: str, lanes: list[str]) -> str:
