@@ -14,7 +14,7 @@ PADS = 4  #: scratchpads
 DW_TAPS = 3  #: horizontal kernel taps that the depthwise engine computes per cycle and pixel
 KERNEL_ROWS = 3  #: kernel rows of the stem convolution, which the loader unrolls (im2col)
 STEM_TAPS = 9  #: bytes of one kernel row of the stem: 3 pixels of 3 channels
-ABI_VERSION = 3  #: changes with every incompatible change of descriptors, registers, or memory layouts
+ABI_VERSION = 4  #: changes with every incompatible change of descriptors, registers, or memory layouts
 
 
 class ConfigError(ValueError):

@@ -198,6 +198,7 @@ class Core(wiring.Component):
 
         m.d.comb += [
             loader.input_base.eq(self.input_base),
+            loader.result_base.eq(self.result_base),
             storer.result_base.eq(self.result_base),
             storer.result_bytes.eq(self.result_bytes),
         ]

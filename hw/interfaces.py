@@ -22,6 +22,7 @@ __all__ = [
     "StateWrite",
     "pad_address_bits",
     "pad_word_layout",
+    "placed_word_layout",
     "write_mask",
 ]
 
@@ -42,6 +43,11 @@ def pad_address_bits(config: AcceleratorConfig) -> int:
 def pad_word_layout(config: AcceleratorConfig) -> data.ArrayLayout:
     """One scratchpad word, indexed [pixel][channel]."""
     return data.ArrayLayout(data.ArrayLayout(unsigned(config.act_bits), config.in_lanes), config.pixels)
+
+
+def placed_word_layout(config: AcceleratorConfig) -> data.StructLayout:
+    """A scratchpad word and its address, in a stream of words that are written."""
+    return data.StructLayout({"address": pad_address_bits(config), "data": pad_word_layout(config)})
 
 
 class PadRead(wiring.Signature):

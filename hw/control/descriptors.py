@@ -192,11 +192,17 @@ class NormBody(data.Struct):
 class LoadBody(data.Struct):
     """Unroll image rows for the 3x3 stride-2 stem. Output row i, kernel row ky takes image row first_row + 2*i + ky;
     rows outside 0..image_rows-1 are `pad_codes`. Lane (pixel p, channel j) of kernel-row block group ky is byte
-    6*p - 3 + j of the row, for j in 0..8; blocks are [ky][ceil(9 / Ti)]."""
+    6*p - 3 + j of the row, for j in 0..8; blocks are [ky][ceil(9 / Ti)].
+
+    With `stored`, read `rows` rows of `words_per_row` words each, as STORE instructions have written them; the fields
+    for images are not used, and 0.
+    """
 
     destination: MapView
-    address: 32  #: of image row 0, from the input base
+    stored: 1
+    address: 32  #: of image row 0, from the input base; of the first row, from the result base, if it is stored
     row_bytes: 16
+    words_per_row: 16  #: of a stored map
     image_rows: 16
     first_row: 16  #: two's complement
     rows: 8

@@ -1,4 +1,4 @@
-"""Loader against the definition of the unrolled stem input, with image rows in an AXI4 memory."""
+"""Loader against the definitions of the unrolled stem input and of stored maps, with rows in an AXI4 memory."""
 
 from random import Random
 
@@ -10,6 +10,7 @@ from hw.engines.load import Loader
 from tests.hw.support import AxiMemory, random_bit, simulate
 
 BASE = 0x7_0000_1000
+RESULTS = BASE + 0x4000
 
 
 def configuration(pixels: int, in_lanes: int, act_bits: int, bus_bits: int) -> AcceleratorConfig:
@@ -51,8 +52,46 @@ def instruction(config: AcceleratorConfig, rng: Random, *, row_bytes: int, rows:
     }
 
 
-def expected_writes(config: AcceleratorConfig, body: dict, image: bytes) -> list[tuple[int, int, int]]:
-    """(pad, address, word) in order, straight from the definition."""
+def stored(config: AcceleratorConfig, rng: Random, *, words_per_row: int, rows: int) -> dict:
+    base, stride = rng.randrange(100), words_per_row + rng.randrange(3)
+    return {
+        "destination": {
+            "pad": rng.randrange(4),
+            "base": base,
+            "limit": base + 3 * stride,
+            "start": base + rng.randrange(3) * stride,
+            "row_stride": stride,
+        },
+        "stored": 1,
+        "address": rng.randrange(8) * 32,
+        "row_bytes": words_per_row * config.pad_word_beats * config.bus_bytes,
+        "words_per_row": words_per_row,
+        "rows": rows,
+    }
+
+
+def expected_writes(config: AcceleratorConfig, body: dict, memory: bytes) -> list[tuple[int, int, int]]:
+    """(pad, address, word) in order, straight from the definition; images lie at `BASE`, stored maps at `RESULTS`."""
+    if body.get("stored"):
+        return stored_words(config, body, memory[RESULTS - BASE :])
+    return unrolled_words(config, body, memory)
+
+
+def stored_words(config: AcceleratorConfig, body: dict, area: bytes) -> list[tuple[int, int, int]]:
+    view, size = body["destination"], config.pad_word_beats * config.bus_bytes
+    row, writes = view["start"], []
+    for i in range(body["rows"]):
+        for word in range(body["words_per_row"]):
+            offset = body["address"] + (i * body["words_per_row"] + word) * size
+            content = int.from_bytes(area[offset : offset + size], "little")
+            writes.append((view["pad"], row + word, content & ((1 << config.pad_word_bits) - 1)))
+        row += view["row_stride"]
+        if row == view["limit"]:
+            row = view["base"]
+    return writes
+
+
+def unrolled_words(config: AcceleratorConfig, body: dict, image: bytes) -> list[tuple[int, int, int]]:
     view, groups, row_bytes = body["destination"], body["groups_per_row"], body["row_bytes"]
     pads = [body[f"pad_code{i}"] for i in range(3)]
     writes = []
@@ -110,6 +149,7 @@ def run(config: AcceleratorConfig, bodies: list[dict], *, stall: float, refuse: 
 
     async def instruct(ctx):
         ctx.set(dut.input_base, BASE)
+        ctx.set(dut.result_base, RESULTS)
         for body in bodies:
             ctx.set(dut.instruction.body.payload.as_value(), pack(LoadBody, **body))
             ctx.set(dut.instruction.body.valid, 1)
@@ -141,6 +181,32 @@ def test_unrolled_rows(config, stall, refuse):
         instruction(config, rng, row_bytes=288, rows=1, first_row=1),
     ]
     run(config, bodies, stall=stall, refuse=refuse)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("stall, refuse", [(0.0, 0.0), (0.3, 0.4)])
+def test_stored_maps_between_images(config, stall, refuse):
+    """Each after each, in both orders, with bytes at the end of image rows that nobody needs."""
+    rng = Random(4)
+    image = instruction(config, rng, row_bytes=192, rows=2, first_row=0) | {"image_rows": 5}
+    image["groups_per_row"] = max(1, image["groups_per_row"] // 2)
+    bodies = [
+        stored(config, rng, words_per_row=1, rows=1),
+        image,
+        stored(config, rng, words_per_row=7, rows=5),
+        stored(config, rng, words_per_row=33, rows=2),
+        image,
+        image,
+        stored(config, rng, words_per_row=2, rows=9),
+    ]
+    run(config, bodies, stall=stall, refuse=refuse)
+
+
+def test_pace_of_stored_maps():
+    """One beat per cycle, row after row."""
+    config = CONFIGS[0]
+    cycles = run(config, [stored(config, Random(6), words_per_row=40, rows=6)], stall=0, refuse=0)[-1]
+    assert cycles <= 6 * 40 * config.pad_word_beats + 40
 
 
 def test_unused_end_of_rows_is_dropped():
