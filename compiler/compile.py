@@ -12,11 +12,13 @@ import numpy as np
 from compiler.batch import Batch
 from compiler.checks import check_network
 from compiler.cycles import timing
+from compiler.emission import Lowered
 from compiler.instructions import Instruction
-from compiler.lowering import Lowered, lower
+from compiler.lowering import lower
 from compiler.parameters import table_bytes
 from compiler.program import Program, StoredMap, assemble, stream_base
 from compiler.rehearsal import MemoryTiming, Rehearsal, rehearse
+from compiler.results import word_bytes
 from compiler.schedule import PATIENCE, Scheduled, dependencies, schedule
 from compiler.shapes import infer_shapes
 from hw.config import KERNEL_ROWS, AcceleratorConfig
@@ -118,7 +120,7 @@ def _fastest(choices: Iterable[_Choice]) -> _Choice:
 
 
 def _result_layout(lowered: Lowered, config: AcceleratorConfig) -> tuple[tuple[StoredMap, ...], int]:
-    """Give every store its place in the result area: class scores first."""
+    """Give every store its place in the result area: class scores first, spilled maps last."""
     batch = lowered.batch
     last = batch.nodes[-1].name
     stored, offset = [], 0
@@ -127,7 +129,7 @@ def _result_layout(lowered: Lowered, config: AcceleratorConfig) -> tuple[tuple[S
         shape, buffer = batch.shapes[request.node], lowered.buffers[request.node]
         scores, frame = request.node == last, batch.frame_of[request.node]
         instruction.fields["address"] = offset
-        row_bytes = buffer.row_stride * config.pad_word_beats * config.bus_bytes
+        row_bytes = buffer.row_stride * word_bytes(config)
         # Behind the pooling, each pixel is a frame's map.
         parts = [(frame, 0, shape.width)] if frame is not None else [(f, f, 1) for f in range(batch.frames)]
         for index, pixel, width in parts:
@@ -149,7 +151,9 @@ def _result_layout(lowered: Lowered, config: AcceleratorConfig) -> tuple[tuple[S
                 )
             )
         offset += request.rows * row_bytes
-    return tuple(stored), offset
+    for access in lowered.spills:
+        lowered.instructions[access.instruction].fields["address"] = offset + access.offset
+    return tuple(stored), offset + lowered.spilled_words * word_bytes(config)
 
 
 def _assign_tables(instructions: list[Instruction]) -> None:
@@ -261,11 +265,11 @@ def _layers(
 
 
 def _external_bytes(instruction: Instruction, config: AcceleratorConfig) -> int:
-    """Bytes that an instruction moves from or to external memory: parameters, image rows, or results."""
+    """Bytes that an instruction moves from or to external memory: parameters, image rows, results, or spilled maps."""
     fields = instruction.fields
     if instruction.engine == Engine.LOAD:
-        return KERNEL_ROWS * fields["rows"] * fields["row_bytes"]
+        return (1 if fields.get("stored") else KERNEL_ROWS) * fields["rows"] * fields["row_bytes"]
     if instruction.engine == Engine.STORE:
-        return fields["rows"] * fields["words_per_row"] * config.pad_word_beats * config.bus_bytes
+        return fields["rows"] * fields["words_per_row"] * word_bytes(config)
     word_bits = config.stream_bits if instruction.engine == Engine.MATMUL else config.bus_bits
     return fields.get("stream_words", 0) * word_bits // 8

@@ -11,6 +11,7 @@ from hw.engines.mac_array import mac_format
 __all__ = ["Timing", "depthwise_passes", "kernel_passes", "timing"]
 
 ISSUE = 6  #: cycles between two instructions of the matmul engine
+LOAD_TAIL = 3  #: cycles from the last beat of a stored map to `done`
 WRITE_LATENCY = 8  #: cycles from the last data of a burst to its response, assumed of the external memory
 
 
@@ -104,6 +105,9 @@ def _norm(f: dict, config: AcceleratorConfig) -> Timing:
 
 
 def _load(f: dict, config: AcceleratorConfig) -> Timing:
+    if f.get("stored"):
+        busy = f["rows"] * f["words_per_row"] * config.pad_word_beats + LOAD_TAIL
+        return Timing(busy, busy)
     fill = -(-6 * config.pixels // config.bus_bytes)
     blocks, groups = config.stem_blocks, f["groups_per_row"]
     row = max(-(-6 * config.pixels * groups // config.bus_bytes) + 1, max(fill + 1, blocks) + (groups - 1) * blocks)

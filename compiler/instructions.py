@@ -8,9 +8,10 @@ import numpy as np
 from hw.control.descriptors import Engine
 from quant.integer_network import Requant
 
-__all__ = ["STATE_BUFFER", "Access", "Instruction", "Parameters"]
+__all__ = ["MEMORY_BUFFER", "STATE_BUFFER", "Access", "Instruction", "Parameters"]
 
 STATE_BUFFER = 4  #: pseudo-pad of the state buffer: its addresses are tiles
+MEMORY_BUFFER = 5  #: pseudo-pad of spilled maps in external memory
 
 Access = list[tuple[int, np.ndarray]]  #: (pad, word addresses)
 

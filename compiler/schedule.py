@@ -12,7 +12,7 @@ from heapq import heappop, heappush
 import numpy as np
 
 from compiler.cycles import Timing
-from compiler.instructions import STATE_BUFFER, Access, Instruction
+from compiler.instructions import MEMORY_BUFFER, Access, Instruction
 from hw.config import AcceleratorConfig
 from hw.control.descriptors import Engine
 
@@ -31,8 +31,9 @@ class Needs:
 
 def dependencies(instructions: list[Instruction], config: AcceleratorConfig) -> list[Needs]:
     """What each instruction depends on."""
-    sizes = [*config.pad_words, config.state_tiles]
-    assert len(sizes) == STATE_BUFFER + 1
+    spilled = [words for i in instructions for pad, words in i.writes if pad == MEMORY_BUFFER]
+    sizes = [*config.pad_words, config.state_tiles, 1 + max((int(words[-1]) for words in spilled), default=0)]
+    assert len(sizes) == MEMORY_BUFFER + 1
     writer = [np.full(size, -1, np.int32) for size in sizes]
     readers = [np.full((len(Engine), size), -1, np.int32) for size in sizes]
     result: list[Needs] = []

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from compiler.program import Program, descriptors, header_field
+from compiler.results import word_bytes
 from hw.config import DW_TAPS, KERNEL_ROWS, PADS, STEM_TAPS, AcceleratorConfig
 from hw.control.descriptors import Engine, record_layout, unpack, words_for
 from quant import numerics
@@ -294,6 +295,9 @@ class Interpreter:
             target[words[first // ti], f["pixel"], first % ti : first % ti + rc] = y
 
     def _load(self, f: dict) -> None:
+        if f["stored"]:
+            self._load_stored(f)
+            return
         config, p, ti = self.config, self.config.pixels, self.config.in_lanes
         codes = [f[f"pad_code{c}"] for c in range(3)]
         groups = f["groups_per_row"]
@@ -314,11 +318,25 @@ class Interpreter:
                 words = lanes.reshape(groups, p, config.stem_blocks, ti).permute(2, 0, 1, 3)
                 target[where[i, ky * config.stem_blocks : (ky + 1) * config.stem_blocks]] = words
 
+    def _load_stored(self, f: dict) -> None:
+        config, size = self.config, word_bytes(self.config)
+        where = self._addresses(f["destination"], f["rows"], range(f["words_per_row"]), 1)[..., 0].reshape(-1)
+        for i, address in enumerate(where):
+            offset = f["address"] + i * size
+            if offset + size > len(self.result):
+                raise InterpreterError(f"a load goes beyond the result area ({offset + size} > {len(self.result)})")
+            bits = int.from_bytes(self.result[offset : offset + size], "little")
+            codes = [
+                bits >> (j * config.act_bits) & ((1 << config.act_bits) - 1)
+                for j in range(config.pixels * config.in_lanes)
+            ]
+            self.pads[f["destination"]["pad"]][address] = torch.tensor(codes).reshape(config.pixels, config.in_lanes)
+
     def _store(self, f: dict) -> None:
         config = self.config
         where = self._addresses(f["source"], f["rows"], range(f["words_per_row"]), 1)[..., 0].reshape(-1)
         words = self.pads[f["source"]["pad"]][where].reshape(len(where), -1)
-        size = config.pad_word_beats * config.bus_bytes
+        size = word_bytes(config)
         for i, word in enumerate(words.tolist()):
             bits = sum(code << (j * config.act_bits) for j, code in enumerate(word))
             offset = f["address"] + i * size

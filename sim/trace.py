@@ -88,14 +88,14 @@ def _frames(
 
 
 def _frame_numbers(config: AcceleratorConfig, program: Program) -> list[int | None]:
-    """The frame of each instruction that loads or pools; None of others."""
+    """The frame of each instruction that loads image rows or pools; None of others."""
     instructions = descriptors(program.image)
     pooled = [d.body["destination"] for d in instructions if d.engine == Engine.ATTENTION and d.body["pool"]]
     first = min((view["start"] for view in pooled), default=0)
     numbers: list[int | None] = []
     for descriptor in instructions:
         body, number = descriptor.body, None
-        if descriptor.engine == Engine.LOAD:
+        if descriptor.engine == Engine.LOAD and not body["stored"]:
             number = body["address"] * program.batch // program.input_bytes
         elif descriptor.engine == Engine.ATTENTION and body["pool"]:
             # Frames are pixels of the pooled map, whose blocks lie `row_stride` words apart.

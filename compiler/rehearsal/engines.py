@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from compiler.cycles import timing
+from compiler.cycles import LOAD_TAIL, timing
+from compiler.instructions import Instruction
 from compiler.rehearsal.clock import Flag, Process
 from hw.config import KERNEL_ROWS, AcceleratorConfig
 from hw.control.descriptors import Engine, record_words
@@ -92,7 +93,7 @@ def norm(stage: "Stage") -> Process:
 
 
 class Loader:
-    """Two processes: one asks for image rows, up to an instruction ahead of the other, which unrolls them."""
+    """Two processes: one asks for rows, up to an instruction ahead of the other, which takes them."""
 
     def __init__(self, stage: "Stage") -> None:
         self._stage = stage
@@ -106,10 +107,12 @@ class Loader:
 
     def processes(self) -> list[Process]:
         """To start on the clock."""
-        return [self._fetch(), self._unroll()]
+        return [self._fetch(), self._take()]
 
     def _rows(self, f: dict) -> list[bool]:
-        """Whether each image row exists."""
+        """Whether each row exists."""
+        if f.get("stored"):
+            return [True] * f["rows"]
         rows = (f["first_row"] + 2 * row + ky for row in range(f["rows"]) for ky in range(KERNEL_ROWS))
         return [0 <= row < f["image_rows"] for row in rows]
 
@@ -122,7 +125,7 @@ class Loader:
             ready = yield from stage.ready(Engine.LOAD, index)
             yield max(ready, self._handed_on + 1)
             self._queue.start(clock.now)
-            yield clock.now + max(f["first_row"], 0).bit_length() + LOCATE
+            yield clock.now + max(f.get("first_row", 0), 0).bit_length() + LOCATE
             for exists in self._rows(f):
                 while self._asked - self._begun >= ROWS_AHEAD:
                     yield self._row_begun
@@ -132,39 +135,62 @@ class Loader:
                 self._row_asked.raised()
                 yield clock.now + 1
 
-    def _unroll(self) -> Process:
-        stage, config, clock = self._stage, self._stage.config, self._stage.clock
+    def _take(self) -> Process:
         done = 0
         for index, instruction in enumerate(self._queue.instructions):
-            f, rows = instruction.fields, self._rows(instruction.fields)
             while len(self._queue.started) <= index:
                 yield self._queue.departure
             end = max(self._queue.started[index] + 1, done)
             self._handed_on, self._handed = end, index + 1
             self._hand.raised()
-            beats = f["row_bytes"] // config.bus_bytes
-            nominal = timing(instruction, config).busy
-            pace = (nominal - row_tail(config)) // len(rows)
-            begin = None  # of the first row's words
-            for exists in rows:
-                while self._asked <= self._begun:
-                    yield self._row_asked
-                self._begun += 1
-                self._row_begun.raised()
-                end = max(end, clock.now)
-                if exists:
-                    end = max(end, (yield from self._stream.first_arrival()) - 1)
-                    last = yield from self._stream.consume(beats, end + 1)
-                    end = max(end + pace, last + 2)
-                    yield end
-                else:
-                    end += pace
-                    yield end
-                begin = end - pace if begin is None else begin
-            words = len(rows) * f["groups_per_row"] * config.stem_blocks
-            end = yield from stage.writes.finish("load", f["destination"]["pad"], begin, end, words, rigid=True)
-            done = end + row_tail(config)
+            take = self._collect if instruction.fields.get("stored") else self._unroll
+            done = yield from take(instruction, end)
             self._queue.complete(done)
+
+    def _begin_row(self) -> Process:
+        """Wait until a row was asked for."""
+        while self._asked <= self._begun:
+            yield self._row_asked
+        self._begun += 1
+        self._row_begun.raised()
+
+    def _collect(self, instruction: Instruction, end: int) -> Process:
+        """Rows of a stored map, a beat per cycle; returns when the instruction is done."""
+        f, stage = instruction.fields, self._stage
+        begin, words = end, f["rows"] * f["words_per_row"]
+        for _ in range(f["rows"]):
+            yield from self._begin_row()
+            end = yield from self._stream.consume(
+                f["row_bytes"] // stage.config.bus_bytes, max(end, stage.clock.now) + 1
+            )
+            yield end
+        begin = max(begin, end - words * stage.config.pad_word_beats)
+        end = yield from stage.writes.finish("load", f["destination"]["pad"], begin, end, words, rigid=True)
+        return end + LOAD_TAIL
+
+    def _unroll(self, instruction: Instruction, end: int) -> Process:
+        """Image rows; returns when the instruction is done."""
+        f, rows = instruction.fields, self._rows(instruction.fields)
+        stage, config, clock = self._stage, self._stage.config, self._stage.clock
+        beats = f["row_bytes"] // config.bus_bytes
+        nominal = timing(instruction, config).busy
+        pace = (nominal - row_tail(config)) // len(rows)
+        begin = None  # of the first row's words
+        for exists in rows:
+            yield from self._begin_row()
+            end = max(end, clock.now)
+            if exists:
+                end = max(end, (yield from self._stream.first_arrival()) - 1)
+                last = yield from self._stream.consume(beats, end + 1)
+                end = max(end + pace, last + 2)
+                yield end
+            else:
+                end += pace
+                yield end
+            begin = end - pace if begin is None else begin
+        words = len(rows) * f["groups_per_row"] * config.stem_blocks
+        end = yield from stage.writes.finish("load", f["destination"]["pad"], begin, end, words, rigid=True)
+        return end + row_tail(config)
 
 
 def row_tail(config: AcceleratorConfig) -> int:

@@ -6,20 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from compiler.batch import Batch
 from compiler.compile import compile_network
 from compiler.parts import in_parts
-from compiler.shapes import infer_shapes
 from hw.config import AcceleratorConfig
-from quant.integer_network import AveragePool, IntegerNetwork, LinearAttention
+from quant.integer_network import LinearAttention
 from sim.compare import compare_frame, first_mismatch
 from sim.interpreter import Interpreter
+from tests.compiler.support import batch_of, run_nodes
 from tests.configs import ALL, NARROW, ODD, SMALL, WIDE, quantizer_settings
 from tests.quant.support import tiny_network
-
-
-def batch_of(network: IntegerNetwork, frames: int = 1) -> Batch:
-    return Batch.of(network, infer_shapes(network), frames)
 
 
 @pytest.mark.parametrize("config", ALL, ids=lambda c: c.name)
@@ -27,13 +22,10 @@ def test_parts_compute_what_the_whole_does(config: AcceleratorConfig) -> None:
     network, images = tiny_network(64, **quantizer_settings(config))
     whole = network.run(images[:2], trace=True)
     parts = in_parts(batch_of(network), config)
-    codes = {network.input.name: whole[network.input.name]}
-    for node in parts.nodes[1:]:
-        sources = [codes[name] for name in node.inputs]
-        codes[node.name] = node.run(*([torch.cat(sources, 1)] if isinstance(node, AveragePool) else sources))
+    for node, codes in run_nodes(parts, whole[network.input.name]):
         first, shape = parts.first_channel[node.name], parts.shapes[node.name]
         expected = whole[parts.names[node.name]][:, first : first + shape.channels]
-        torch.testing.assert_close(codes[node.name], expected, rtol=0, atol=0)
+        torch.testing.assert_close(codes, expected, rtol=0, atol=0)
     heads = {node.name: len(node.state_multiplier) for node in network.nodes if isinstance(node, LinearAttention)}
     assert heads
     for node in parts.nodes:

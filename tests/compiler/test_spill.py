@@ -1,0 +1,96 @@
+"""Maps in external memory: they compute what others do, and let networks run in scratchpads that are too small for
+their parts."""
+
+import numpy as np
+import pytest
+import torch
+
+from compiler.batch import Batch
+from compiler.compile import compile_network
+from compiler.errors import CompileError
+from compiler.parts import in_parts
+from compiler.program import descriptors
+from compiler.spill import Reload, Spill, cheapest_cut, spilled
+from hw.config import AcceleratorConfig
+from hw.control.descriptors import Engine
+from quant.integer_network import Conv, LinearAttention
+from sim.compare import compare_frame, first_mismatch
+from sim.interpreter import Interpreter
+from tests.compiler.support import batch_of, run_nodes
+from tests.configs import ALL, NARROW, ODD, SMALL, TALL, WIDE, quantizer_settings
+from tests.quant.support import tiny_network
+
+
+def whole_maps(batch: Batch) -> list[str]:
+    """Nodes whose maps can be spilled."""
+    single = [node for node in batch.nodes if list(batch.names.values()).count(batch.names[node.name]) == 1]
+    return [node.name for node in single if isinstance(node, (Conv, LinearAttention)) and node is not batch.nodes[-1]]
+
+
+@pytest.mark.parametrize("config", ALL, ids=lambda c: c.name)
+def test_spilled_maps_compute_what_others_do(config: AcceleratorConfig) -> None:
+    network, images = tiny_network(64, **quantizer_settings(config))
+    whole = network.run(images[:2], trace=True)
+    parts = in_parts(batch_of(network), config)
+    batch = spilled(parts, whole_maps(parts))
+    assert {type(node) for node in batch.nodes} >= {Spill, Reload}
+    for node, codes in run_nodes(batch, whole[network.input.name]):
+        first, shape = batch.first_channel[node.name], batch.shapes[node.name]
+        expected = whole[batch.names[node.name]][:, first : first + shape.channels]
+        torch.testing.assert_close(codes, expected, rtol=0, atol=0)
+    for node in batch.nodes:
+        spills = [name for name in node.inputs if name.endswith("to memory")]
+        assert isinstance(node, Reload) == bool(spills)
+        if isinstance(node, LinearAttention):
+            assert len(node.inputs) == 1
+
+
+@pytest.mark.parametrize(
+    ("config", "size", "frames", "words"),
+    [(SMALL, 96, 1, 300), (WIDE, 96, 3, 150), (TALL, 96, 2, 40), (ODD, 64, 1, 300), (NARROW, 96, 1, 300)],
+    ids=lambda x: getattr(x, "name", str(x)),
+)
+@pytest.mark.parametrize("trace", [False, True])
+def test_tiny_scratchpads(config: AcceleratorConfig, size: int, frames: int, words: int, trace: bool) -> None:
+    network, images = tiny_network(size, **quantizer_settings(config))
+    config = config.replace(pad_words=(words,) * 4)
+    program = compile_network(network, config, trace=trace, batch=frames)
+    loads = [d.body for d in descriptors(program.image) if d.engine == Engine.LOAD]
+    assert any(body["stored"] for body in loads), "the maps have room in scratchpads"
+    area = np.frombuffer(Interpreter(config, program, seed=size).run(images[:frames].numpy()), np.uint8)
+    reference = network.run(images[:frames], trace=True)
+    for frame in range(frames):
+        codes = {name: tensor[frame].numpy() for name, tensor in reference.items()}
+        boundaries = compare_frame(config, program, area, codes, frame=frame)
+        assert len(boundaries) == (len(network.nodes) - 1 if trace else 1)
+        assert first_mismatch(boundaries) is None
+
+
+def test_a_cut_leaves_little_on_either_side() -> None:
+    network, _ = tiny_network(64, **quantizer_settings(SMALL))
+    batch = in_parts(batch_of(network), SMALL)
+    names = [node.name for node in batch.nodes]
+    places = {name: index for index, name in enumerate(names)}
+    for living in ({name: 10 for name in names[2:6]}, {name: 10 for name in names[1:12]}):
+        cut = cheapest_cut(batch, living)
+        last = max(places[name] for name in cut)
+        rest = [name for name in living if name not in cut]
+        before = sum(places[name] < last for name in rest)
+        assert max(before, len(rest) - before) <= 0.7 * len(living)
+        readers = [node for node in batch.nodes if set(node.inputs) & (set(names[:last]) - cut)]
+        assert all(places[node.name] <= last for node in readers), "a map that is not spilled lives across the cut"
+
+
+def test_nothing_is_cut_where_nothing_helps() -> None:
+    network, _ = tiny_network(64, **quantizer_settings(SMALL))
+    batch = in_parts(batch_of(network), SMALL)
+    assert not cheapest_cut(batch, {batch.nodes[-1].name: 10})
+    spilled_already = spilled(batch, whole_maps(batch))
+    reload = next(node for node in spilled_already.nodes if isinstance(node, Reload))
+    assert not cheapest_cut(spilled_already, {reload.name: 10})
+
+
+def test_a_row_without_room_is_an_error() -> None:
+    network, _ = tiny_network(64, **quantizer_settings(SMALL))
+    with pytest.raises(CompileError, match=r"no scratchpad has room for its map \(\d+ x \d+ x \d+\)"):
+        compile_network(network, SMALL.replace(pad_words=(64,) * 4))
