@@ -1,6 +1,6 @@
 """Scratchpad buffers: feature maps as rings of rows, and their allocation."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from math import ceil
@@ -11,7 +11,7 @@ import numpy as np
 from compiler.shapes import Shape
 from hw.config import AcceleratorConfig
 
-__all__ = ["Buffer", "Lifetime", "Reads", "allocate"]
+__all__ = ["Buffer", "Lifetime", "Reads", "allocate", "busiest", "find_unplaced"]
 
 LAG = 500  #: cycles by which engines lag behind each other, about
 SWEEPS = 8  #: over all buffers, at most
@@ -92,10 +92,6 @@ class Lifetime:
     pads: tuple[int, ...]
     reads: dict[str, Reads]
 
-    def overlap(self, other: "Lifetime") -> bool:
-        """Whether there are steps in which both live."""
-        return min(self.last, other.last) >= max(self.first, other.first)
-
     def conflicts(self, other: "Lifetime") -> float:
         """How much two buffers in one pad would hold up each other's readers: a pad serves one port at a time. (Writes
         hardly ever meet.)"""
@@ -117,20 +113,12 @@ def allocate(lifetimes: list[Lifetime], pad_words: tuple[int, ...]) -> dict[str,
     """Place every buffer so that none overlaps another that lives at the same time, with few conflicts of readers.
 
     Tries several orders: large buffers first, those with most conflicts first, and both with some chance. Returns the
-    placed buffers by name, or the name of the first buffer that found no room, large ones first.
+    placed buffers by name, or the name of a buffer that found no room: one of those that live when most words do, if
+    they are more than all pads have, or else the first one, large ones first.
     """
-    conflicts: list[dict[int, float]] = [{} for _ in lifetimes]  # with all that live at the same time
-    for i, item in enumerate(lifetimes):
-        for j, other in enumerate(lifetimes[:i]):
-            if item.overlap(other):
-                conflicts[i][j] = conflicts[j][i] = item.conflicts(other)
-    words = [item.buffer.words for item in lifetimes]
-    weights = [size * (1 + sum(held_up.values())) for size, held_up in zip(words, conflicts, strict=True)]
-    rng = Random(0)
-    chances = ([weight * rng.uniform(0.5, 1.5) for weight in weights] for _ in range(TRIALS))
+    conflicts = _conflicts(lifetimes)
     best, least, stuck = None, float("inf"), ""
-    for keys in (words, weights, *chances):
-        placed = _place(lifetimes, conflicts, pad_words, keys)
+    for placed in _placements(lifetimes, conflicts, pad_words):
         if isinstance(placed, str):
             stuck = stuck or placed
             continue
@@ -143,6 +131,59 @@ def allocate(lifetimes: list[Lifetime], pad_words: tuple[int, ...]) -> dict[str,
         if cost < least:
             best, least = placed, cost
     return stuck if best is None else {buffer.name: buffer for buffer in best.values()}
+
+
+def find_unplaced(lifetimes: list[Lifetime], pad_words: tuple[int, ...]) -> str:
+    """The name of a buffer that finds no room, as `allocate` does; empty if all do."""
+    stuck = ""
+    for placed in _placements(lifetimes, _conflicts(lifetimes), pad_words):
+        if not isinstance(placed, str):
+            return ""
+        stuck = stuck or placed
+    return stuck
+
+
+def busiest(lifetimes: list[Lifetime], name: str | None = None) -> list[Buffer]:
+    """The buffers at the step where most words live, of those steps in which one of that name does."""
+    words: dict[int, int] = {}
+    for item in lifetimes:
+        words[item.first] = words.get(item.first, 0) + item.buffer.words
+        words[item.last + 1] = words.get(item.last + 1, 0) - item.buffer.words
+    named = next((item for item in lifetimes if item.buffer.name == name), None)
+    total, most, best = 0, -1, 0
+    for step in sorted(words):
+        total += words[step]
+        if total > most and (named is None or named.first <= step <= named.last):
+            most, best = total, step
+    return [item.buffer for item in lifetimes if item.first <= best <= item.last]
+
+
+def _conflicts(lifetimes: list[Lifetime]) -> list[dict[int, float]]:
+    """Of every buffer, with all that live at the same time."""
+    conflicts: list[dict[int, float]] = [{} for _ in lifetimes]
+    living: list[int] = []
+    for i in sorted(range(len(lifetimes)), key=lambda index: lifetimes[index].first):
+        living = [j for j in living if lifetimes[j].last >= lifetimes[i].first]
+        for j in living:
+            conflicts[i][j] = conflicts[j][i] = lifetimes[i].conflicts(lifetimes[j])
+        living.append(i)
+    return conflicts
+
+
+def _placements(
+    lifetimes: list[Lifetime], conflicts: list[dict[int, float]], pad_words: tuple[int, ...]
+) -> Iterator[dict[int, Buffer] | str]:
+    """What `_place` returns for several orders."""
+    living = busiest(lifetimes)
+    if sum(buffer.words for buffer in living) > sum(pad_words):
+        yield max(living, key=lambda buffer: buffer.words).name
+        return
+    words = [item.buffer.words for item in lifetimes]
+    weights = [size * (1 + sum(held_up.values())) for size, held_up in zip(words, conflicts, strict=True)]
+    rng = Random(0)
+    chances = ([weight * rng.uniform(0.5, 1.5) for weight in weights] for _ in range(TRIALS))
+    for keys in (words, weights, *chances):
+        yield _place(lifetimes, conflicts, pad_words, keys)
 
 
 def _place(

@@ -9,7 +9,7 @@ order is a valid sequential program; `compiler.schedule` finds the parallelism i
 from collections.abc import Generator, Iterator
 
 from compiler.batch import Batch
-from compiler.buffers import Buffer, Lifetime, allocate
+from compiler.buffers import Buffer, allocate, busiest, find_unplaced
 from compiler.emission import Lowered, emit
 from compiler.errors import CompileError, Obstacle
 from compiler.parts import in_parts
@@ -41,13 +41,13 @@ def lower(batch: Batch, config: AcceleratorConfig, *, trace: bool) -> Iterator[L
     names: frozenset[str] = frozenset()
     way = parts
     while living := _too_much(way, config, trace):
-        cut = cheapest_cut(way, living)
-        if not cut:
-            raise CompileError([_obstacle(way, max(living, key=living.get))])
+        cut = cheapest_cut(way, living, config)
+        if cut <= names:
+            raise CompileError([_obstacle(way, max(living, key=lambda name: living[name].words))])
         names |= cut
-        way = spilled(parts, names)
+        way = spilled(parts, names, config)
     for name in sorted(names):  # later ones may have made it needless
-        fewer = spilled(parts, names - {name})
+        fewer = spilled(parts, names - {name}, config)
         if not _too_much(fewer, config, trace):
             names, way = names - {name}, fewer
     yield from _lower(way, config, trace)
@@ -69,7 +69,7 @@ def _lower(batch: Batch, config: AcceleratorConfig, trace: bool) -> Generator[Lo
             plan = Plan(batch, config, trace, config.acc_depth >> shift)
             plan.interleave(overlap)
             for slack in SLACKS:
-                placed = _place(plan.lifetimes(slack), config)
+                placed = allocate(plan.lifetimes(slack), config.pad_words)
                 if isinstance(placed, dict):
                     yield emit(plan, placed)
                     fits = True
@@ -77,33 +77,8 @@ def _lower(batch: Batch, config: AcceleratorConfig, trace: bool) -> Generator[Lo
     return fits
 
 
-def _place(lifetimes: list[Lifetime], config: AcceleratorConfig) -> dict[str, Buffer] | str:
-    """As `allocate`, but sees at once when there are more words than scratchpads have."""
-    living = _living(lifetimes)
-    if sum(living.values()) > sum(config.pad_words):
-        return max(living, key=living.get)
-    return allocate(lifetimes, config.pad_words)
-
-
-def _too_much(batch: Batch, config: AcceleratorConfig, trace: bool) -> dict[str, int]:
-    """Words of the maps that live with one that finds no room, though bands are as short as can be; nothing if all
-    do."""
-    plan = Plan(batch, config, trace, config.acc_depth >> BANDS[-1])
-    lifetimes = plan.lifetimes(0)
-    placed = _place(lifetimes, config)
-    return {} if isinstance(placed, dict) else _living(lifetimes, placed)
-
-
-def _living(lifetimes: list[Lifetime], name: str | None = None) -> dict[str, int]:
-    """Words by map at the step where most live, of those in which one of that name does."""
-    words: dict[int, int] = {}
-    for item in lifetimes:
-        words[item.first] = words.get(item.first, 0) + item.buffer.words
-        words[item.last + 1] = words.get(item.last + 1, 0) - item.buffer.words
-    named = next((item for item in lifetimes if item.buffer.name == name), None)
-    total, most, busiest = 0, -1, 0
-    for step in sorted(words):
-        total += words[step]
-        if total > most and (named is None or named.first <= step <= named.last):
-            most, busiest = total, step
-    return {item.buffer.name: item.buffer.words for item in lifetimes if item.first <= busiest <= item.last}
+def _too_much(batch: Batch, config: AcceleratorConfig, trace: bool) -> dict[str, Buffer]:
+    """The buffers that live with one that finds no room, though bands are as short as can be; nothing if all do."""
+    lifetimes = Plan(batch, config, trace, config.acc_depth >> BANDS[-1]).lifetimes(0)
+    stuck = find_unplaced(lifetimes, config.pad_words)
+    return {buffer.name: buffer for buffer in busiest(lifetimes, stuck)} if stuck else {}

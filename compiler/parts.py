@@ -8,7 +8,7 @@ from compiler.batch import Batch
 from hw.config import AcceleratorConfig
 from quant.integer_network import AveragePool, Conv, LinearAttention, Node
 
-__all__ = ["chunk_channels", "in_parts"]
+__all__ = ["can_be_cut", "chunk_channels", "in_parts", "parts_of", "way_to"]
 
 CHUNK_TILES = 4  #: output tiles per instruction where whole maps are cut by channels: long enough to hide issue latency
 
@@ -31,9 +31,9 @@ def in_parts(batch: Batch, config: AcceleratorConfig) -> Batch:
     for node in batch.nodes:
         if isinstance(node, (LinearAttention, AveragePool)):
             width = 3 * node.head_dim if isinstance(node, LinearAttention) else chunk_channels(config)
-            way = _way(node, nodes)
-            if all(_can_be_cut(maker, width) for maker in way):
-                ways[node.name] = {maker.name: _parts(maker, width, way) for maker in way}
+            way = way_to(node, nodes)
+            if all(can_be_cut(maker, width) for maker in way):
+                ways[node.name] = {maker.name: parts_of(maker, width, way) for maker in way}
     hidden = {name for way in ways.values() for name in way}
     made: list[Node] = []
     shapes, names, frame_of, first_channel = ({} for _ in range(4))
@@ -58,7 +58,7 @@ def in_parts(batch: Batch, config: AcceleratorConfig) -> Batch:
     return replace(batch, nodes=tuple(made), shapes=shapes, names=names, frame_of=frame_of, first_channel=first_channel)
 
 
-def _way(reader: Node, nodes: dict[str, Node]) -> list[Node]:
+def way_to(reader: Node, nodes: dict[str, Node]) -> list[Node]:
     """Makers of a node's inputs, and of theirs as long as channels stay apart, in order; none if others read them."""
     way, names = set(), list(reader.inputs)
     while names:
@@ -70,14 +70,15 @@ def _way(reader: Node, nodes: dict[str, Node]) -> list[Node]:
     return [node for name, node in nodes.items() if name in way] if readers <= way | {reader.name} else []
 
 
-def _can_be_cut(node: Node, width: int) -> bool:
+def can_be_cut(node: Node, width: int) -> bool:
     """Whether parts of so many channels are convolutions of their own."""
     if not isinstance(node, Conv) or len(node.inputs) != 1:
         return False
     return node.groups == 1 or not (len(node.weight) % width or width % (len(node.weight) // node.groups))
 
 
-def _parts(node: Conv, width: int, way: Iterable[Node]) -> list[Conv]:
+def parts_of(node: Conv, width: int, way: Iterable[Node]) -> list[Conv]:
+    """Convolutions for `width` channels each, which read the same parts of inputs on the way."""
     cut = {maker.name for maker in way}
     outputs = len(node.weight)
     return [

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from compiler.batch import Batch
+from compiler.buffers import Buffer, buffer_for
 from compiler.compile import compile_network
 from compiler.errors import CompileError
 from compiler.parts import in_parts
@@ -32,7 +33,7 @@ def test_spilled_maps_compute_what_others_do(config: AcceleratorConfig) -> None:
     network, images = tiny_network(64, **quantizer_settings(config))
     whole = network.run(images[:2], trace=True)
     parts = in_parts(batch_of(network), config)
-    batch = spilled(parts, whole_maps(parts))
+    batch = spilled(parts, whole_maps(parts), config)
     assert {type(node) for node in batch.nodes} >= {Spill, Reload}
     for node, codes in run_nodes(batch, whole[network.input.name]):
         first, shape = batch.first_channel[node.name], batch.shapes[node.name]
@@ -46,11 +47,16 @@ def test_spilled_maps_compute_what_others_do(config: AcceleratorConfig) -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "size", "frames", "words"),
-    [(SMALL, 96, 1, 300), (WIDE, 96, 3, 150), (TALL, 96, 2, 40), (ODD, 64, 1, 300), (NARROW, 96, 1, 300)],
+    ("config", "size", "frames", "words", "trace"),
+    [
+        (SMALL, 96, 1, 300, True),
+        (WIDE, 64, 3, 104, False),
+        (TALL, 64, 2, 30, True),
+        (ODD, 64, 1, 120, False),
+        (NARROW, 64, 1, 100, True),
+    ],
     ids=lambda x: getattr(x, "name", str(x)),
 )
-@pytest.mark.parametrize("trace", [False, True])
 def test_tiny_scratchpads(config: AcceleratorConfig, size: int, frames: int, words: int, trace: bool) -> None:
     network, images = tiny_network(size, **quantizer_settings(config))
     config = config.replace(pad_words=(words,) * 4)
@@ -66,17 +72,23 @@ def test_tiny_scratchpads(config: AcceleratorConfig, size: int, frames: int, wor
         assert first_mismatch(boundaries) is None
 
 
+def buffers_of(batch: Batch, names: list[str], rows: int) -> dict[str, Buffer]:
+    return {name: buffer_for(name, batch.shapes[name], SMALL, rows) for name in names}
+
+
 def test_a_cut_leaves_little_on_either_side() -> None:
     network, _ = tiny_network(64, **quantizer_settings(SMALL))
     batch = in_parts(batch_of(network), SMALL)
     names = [node.name for node in batch.nodes]
     places = {name: index for index, name in enumerate(names)}
-    for living in ({name: 10 for name in names[2:6]}, {name: 10 for name in names[1:12]}):
-        cut = cheapest_cut(batch, living)
+    for living in (buffers_of(batch, names[2:6], 8), buffers_of(batch, names[1:12], 8)):
+        originals = cheapest_cut(batch, living, SMALL)
+        cut = {name for name in names if batch.names[name] in originals}
         last = max(places[name] for name in cut)
-        rest = [name for name in living if name not in cut]
-        before = sum(places[name] < last for name in rest)
-        assert max(before, len(rest) - before) <= 0.7 * len(living)
+        words = {name: buffer.words for name, buffer in living.items() if name not in cut}
+        before = sum(size for name, size in words.items() if places[name] < last)
+        total = sum(buffer.words for buffer in living.values())
+        assert max(before, sum(words.values()) - before) <= 0.7 * total
         readers = [node for node in batch.nodes if set(node.inputs) & (set(names[:last]) - cut)]
         assert all(places[node.name] <= last for node in readers), "a map that is not spilled lives across the cut"
 
@@ -84,10 +96,24 @@ def test_a_cut_leaves_little_on_either_side() -> None:
 def test_nothing_is_cut_where_nothing_helps() -> None:
     network, _ = tiny_network(64, **quantizer_settings(SMALL))
     batch = in_parts(batch_of(network), SMALL)
-    assert not cheapest_cut(batch, {batch.nodes[-1].name: 10})
-    spilled_already = spilled(batch, whole_maps(batch))
-    reload = next(node for node in spilled_already.nodes if isinstance(node, Reload))
-    assert not cheapest_cut(spilled_already, {reload.name: 10})
+    assert not cheapest_cut(batch, buffers_of(batch, [batch.nodes[-1].name], 1), SMALL)
+    rest = spilled(batch, whole_maps(batch), SMALL)
+    load = next(node.name for node in rest.nodes if isinstance(node, Reload))
+    assert not cheapest_cut(rest, buffers_of(rest, [load], 4), SMALL)
+
+
+def test_depthwise_convolutions_are_cut_where_rows_are_too_long() -> None:
+    """A window of rows of the map that it reads would have no room."""
+    config = SMALL.replace(pad_words=(96,) * 4)
+    network, images = tiny_network(64, **quantizer_settings(config))
+    parts = in_parts(batch_of(network), config)
+    candidates = [node for node in parts.nodes if node.name in whole_maps(parts) and isinstance(node, Conv)]
+    depthwise = max((node for node in candidates if node.is_depthwise), key=lambda node: len(node.weight))
+    batch = spilled(parts, {depthwise.name}, config)
+    chunks = [node for node in batch.nodes if batch.names[node.name] == depthwise.name and isinstance(node, Conv)]
+    makers = [node for node in batch.nodes if batch.names[node.name] == depthwise.inputs[0]]
+    assert len(chunks) == len(makers) > 1
+    assert [node.inputs for node in chunks] == [(maker.name,) for maker in makers]
 
 
 def test_a_row_without_room_is_an_error() -> None:
