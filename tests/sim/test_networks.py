@@ -87,6 +87,24 @@ def test_maps_in_parts(tmp_path: Path) -> None:
     check(short, network, images[:2], MemoryModel(latency=20, stall=0.1, seed=5), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("config", "size", "words"),
+    [
+        (SMALL, 64, 200),
+        pytest.param(WIDE, 64, 104, marks=pytest.mark.slow),
+        pytest.param(TALL, 64, 30, marks=pytest.mark.slow),
+        pytest.param(ODD, 64, 120, marks=pytest.mark.slow),
+        pytest.param(NARROW, 96, 160, marks=pytest.mark.slow),
+    ],
+    ids=lambda x: getattr(x, "name", str(x)),
+)
+def test_maps_in_external_memory(config: AcceleratorConfig, size: int, words: int, tmp_path: Path) -> None:
+    """Scratchpads in which maps have no room even in parts."""
+    network, images = tiny_network(size, **quantizer_settings(config))
+    short = config.replace(pad_words=(words,) * 4)
+    check(short, network, images[:2], MemoryModel(latency=20, stall=0.1, seed=6), tmp_path)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
