@@ -59,6 +59,9 @@ class _Bank:
     Registers of lanes are written by blocking assignments, each behind all that reads it, so that they find its old
     value and nothing is copied. Those that the module around sees, and one of each circle of registers, are `late`:
     what comes next goes to an array of its own, and a nonblocking assignment copies the array.
+
+    The number of the lane and what is computed from registers are variables of their loop, which are not stored: only
+    so do C++ compilers make instructions of it that take many lanes at once.
     """
 
     def __init__(self, module: str, unit: Unit, lanes: list[Instance], around: str) -> None:
@@ -69,6 +72,8 @@ class _Bank:
         self._gathered: dict[str, list[str]] = {}  # inputs in which lanes differ: the expression of each
         self._declarations: dict[str, None] = {}
         self._statements: list[str] = []
+        self._loops = 0
+        self._locals: list[str] = []  # declarations in the process that is being written
         self._qualify()
         self._connect(_Sources(around, self._widths))
         self._differing = self._find_differing()
@@ -208,8 +213,7 @@ class _Bank:
             for one in [name, f"{name}.next"] if name in self._late else [name]:
                 self._declare("reg", one, self._widths[name], words + self._dimension)
         if stages:
-            body = "".join(map(self._stage_text, stages))
-            self._statements.append(f"always @(posedge clk) begin : {printed(f'{self._module}:lanes')}\n{body}end\n")
+            self._add_process("@(posedge clk)", "lanes", "".join(map(self._stage_text, stages)))
 
     def _stages(self, registers: list[str]) -> Iterator[_Stage]:
         """All steps of registers, neighbours under the same condition together."""
@@ -266,15 +270,16 @@ class _Bank:
         logic = list(dict.fromkeys(name for target in targets for name in self._cone(target)))
         return _conditional(stage.condition, self._loop(logic, before + body) + after)
 
-    def _loop(self, logic: list[str], body: str, suffix: str = "") -> str:
+    def _loop(self, logic: list[str], body: str) -> str:
         """Statements for each lane, behind the logic that they read, and the gathering of the inputs of both."""
         text = "".join(self._unit.logic[name] for name in logic) + body
         read = set(identifiers(text))
+        suffix = f".{self._loops}"
+        self._loops += 1
         lane = f"{self._module}.lane{suffix}"
         index = f"{printed(lane)}[{(len(self._lanes) - 1).bit_length() - 1}:0]"
-        self._declare("reg", lane, 32)
-        for name in logic:
-            self._declare("reg", name + suffix, self._widths[name])
+        self._locals.append(_declaration("automatic reg", lane, 32))
+        self._locals += [_declaration("automatic reg", name + suffix, self._widths[name]) for name in logic]
         gathering = ""
         for name in self._gathered:
             if name in read:
@@ -296,6 +301,12 @@ class _Bank:
         loop = f"for ({lane}= 0; {lane}< {len(self._lanes)}; {lane}= {lane}+ 1) begin\n{substitute(text, of_lane)}end\n"
         return f"{gathering}/* verilator unroll_disable */\n{loop}"
 
+    def _add_process(self, event: str, name: str, body: str) -> None:
+        """A process with loops, whose variables are its own."""
+        name = printed(f"{self._module}:{name}")
+        self._statements.append(f"always {event} begin : {name}\n{''.join(self._locals)}{body}end\n")
+        self._locals = []
+
     def _add_outputs(self) -> None:
         body = ""
         for name in self._combinational:
@@ -303,7 +314,7 @@ class _Bank:
             body += f"{printed(f'{name}.out')} = {printed(name)};\n"
         if body:
             logic = list(dict.fromkeys(one for name in self._combinational for one in self._cone(name)))
-            self._statements.append(f"always @* begin\n{self._loop(logic, body, '.now')}end\n")
+            self._add_process("@*", "outputs", self._loop(logic, body))
         for port, value in self._unit.outputs.items():
             for n, lane in enumerate(self._lanes):
                 if target := lane.connections.get(port):
@@ -329,9 +340,7 @@ class _Bank:
         return f"[0:{(1 << (len(self._lanes) - 1).bit_length()) - 1}]"
 
     def _declare(self, kind: str, name: str, width: int | None = None, after: str = "") -> None:
-        width = width or self._widths[name]
-        bits = "" if width == 1 else f"[{width - 1}:0] "
-        self._declarations[f"  {kind} {bits}{printed(name)}{after};\n"] = None
+        self._declarations["  " + _declaration(kind, name, width or self._widths[name], after)] = None
 
 
 class _Sources:
@@ -353,6 +362,11 @@ class _Sources:
                 return self._first[value, width]
             expression = value
         return expression
+
+
+def _declaration(kind: str, name: str, width: int, after: str = "") -> str:
+    bits = "" if width == 1 else f"[{width - 1}:0] "
+    return f"{kind} {bits}{printed(name)}{after};\n"
 
 
 def _are_disjoint(parts: set[Part]) -> bool:

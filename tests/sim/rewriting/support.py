@@ -67,7 +67,8 @@ def with_separate_lanes(gold: str, gate: str) -> str:
 def _unrolled(text: str, module: str, lanes: list[str]) -> str:
     prefix = re.escape(f"\\{module}.")
     loop = rf"^( *)/\* verilator unroll_disable \*/\n\1for \({prefix}lane.*\n(?P<body>(?:\1 .*\n)*)\1end\n"
-    index = rf"\[{prefix}lane(?:\.now)? \[\d+:0\]\]"
+    index = rf"\[{prefix}lane\.\d+ \[\d+:0\]\]"
+    text = text.replace("automatic reg", "reg")  # Yosys gives processes no variables of their own
     text = re.sub(
         loop, lambda m: "".join(re.sub(index, f"[{n}]", m["body"]) for n in range(len(lanes))), text, flags=re.M
     )
