@@ -13,6 +13,7 @@ from sim.rewriting.unit import LANE, Instance, Unit, UnknownForm, flat_unit, ins
 __all__ = ["loop_over_lanes"]
 
 MIN_LANES = 4
+VECTOR = 32  # lanes that a processor takes at once at most, of which loops take whole ones
 WORD_BITS = 64  # of wider ports, lanes get the parts that they read
 Part = tuple[int | None, int | None]  # high and low, or the whole of a signal
 
@@ -61,7 +62,8 @@ class _Bank:
     what comes next goes to an array of its own, and a nonblocking assignment copies the array.
 
     The number of the lane and what is computed from registers are variables of their loop, which are not stored: only
-    so do C++ compilers make instructions of it that take many lanes at once.
+    so do C++ compilers make instructions of it that take many lanes at once. Loops go on to lanes that do not exist,
+    which nobody sees, so that no lanes are left for code of their own.
     """
 
     def __init__(self, module: str, unit: Unit, lanes: list[Instance], around: str) -> None:
@@ -77,6 +79,7 @@ class _Bank:
         self._qualify()
         self._connect(_Sources(around, self._widths))
         self._differing = self._find_differing()
+        self._share_memories()
         seen = {name for value in unit.outputs.values() for name in identifiers(value)} & self._differing
         self._combinational = [name for name in unit.logic if name in seen]
         cones = {one for name in self._combinational for one in self._cone(name)}
@@ -166,9 +169,13 @@ class _Bank:
             following = [name for name in readers[waiting.pop()] if name not in differing]
             differing.update(following)
             waiting += following
-        if not self._unit.depths.keys() <= differing:
-            raise UnknownForm("a memory is the same in all lanes")
         return differing
+
+    def _share_memories(self) -> None:
+        """A memory that is the same in all lanes has no words for each."""
+        for name in self._unit.depths.keys() - self._differing:
+            of_lane = re.compile(rf"({re.escape(printed(name))}\[.*?\])\[{re.escape(printed(LANE))}\]")
+            self._unit.rewrite(lambda text, of_lane=of_lane: of_lane.sub(r"\1", text))
 
     def _cone(self, name: str) -> list[str]:
         """The logic of a lane that a register or a signal is computed from, in an order of evaluation."""
@@ -198,7 +205,8 @@ class _Bank:
             self._declare("reg", name)
             self._statements.append(f"always @* begin\n{unit.logic[name]}end\n")
         else:
-            self._declare("reg", name, after=f" = {unit.initial[name]}" if name in unit.initial else "")
+            words = f"[0:{unit.depths[name] - 1}]" if name in unit.depths else ""
+            self._declare("reg", name, after=f" = {unit.initial[name]}" if name in unit.initial else words)
             steps = "".join(_conditional(condition, body) for condition, body in unit.processes[name])
             self._statements.append(f"always @(posedge clk) begin\n{steps}end\n")
 
@@ -277,7 +285,8 @@ class _Bank:
         suffix = f".{self._loops}"
         self._loops += 1
         lane = f"{self._module}.lane{suffix}"
-        index = f"{printed(lane)}[{(len(self._lanes) - 1).bit_length() - 1}:0]"
+        index = f"{printed(lane)}[{self._size.bit_length() - 2}:0]"
+        count = min(-(-len(self._lanes) // VECTOR) * VECTOR, self._size)
         self._locals.append(_declaration("automatic reg", lane, 32))
         self._locals += [_declaration("automatic reg", name + suffix, self._widths[name]) for name in logic]
         gathering = ""
@@ -298,7 +307,7 @@ class _Bank:
             return printed(local) + f"[{index}]" * is_array + part_text(*part)
 
         lane = printed(lane)
-        loop = f"for ({lane}= 0; {lane}< {len(self._lanes)}; {lane}= {lane}+ 1) begin\n{substitute(text, of_lane)}end\n"
+        loop = f"for ({lane}= 0; {lane}< {count}; {lane}= {lane}+ 1) begin\n{substitute(text, of_lane)}end\n"
         return f"{gathering}/* verilator unroll_disable */\n{loop}"
 
     def _add_process(self, event: str, name: str, body: str) -> None:
@@ -335,9 +344,13 @@ class _Bank:
         return verilog_of(bits, self._widths, reference)
 
     @property
+    def _size(self) -> int:
+        """Of arrays, a power of two: Verilator checks indices against other bounds."""
+        return 1 << (len(self._lanes) - 1).bit_length()
+
+    @property
     def _dimension(self) -> str:
-        """A power of two: Verilator checks indices against other bounds."""
-        return f"[0:{(1 << (len(self._lanes) - 1).bit_length()) - 1}]"
+        return f"[0:{self._size - 1}]"
 
     def _declare(self, kind: str, name: str, width: int | None = None, after: str = "") -> None:
         self._declarations["  " + _declaration(kind, name, width or self._widths[name], after)] = None

@@ -11,6 +11,7 @@ from amaranth.lib import wiring
 from hw.shared import ModuleLibrary
 from hw.synthesis import RUN_YOSYS
 from hw.time_zero import evaluate_at_time_zero
+from sim.rewriting.modules import share_modules
 from sim.rewriting.text import MODULE, NAME
 from sim.rewriting.unit import instances, name_of_module
 
@@ -50,7 +51,7 @@ def prove(tmp_path: Path, name: str, gold: str, gate: str) -> subprocess.Complet
 
 def with_separate_lanes(gold: str, gate: str) -> str:
     """The text with its loops over lanes unrolled, and with the names of signals of lanes as in the text without."""
-    golds = {name_of_module(text): text for text in MODULE.findall(gold)}
+    golds = {name_of_module(text): text for text in MODULE.findall(share_modules(gold))}
 
     def unrolled(match: re.Match[str]) -> str:
         text = match[0].removesuffix("endmodule")
@@ -69,9 +70,14 @@ def _unrolled(text: str, module: str, lanes: list[str]) -> str:
     loop = rf"^( *)/\* verilator unroll_disable \*/\n\1for \({prefix}lane.*\n(?P<body>(?:\1 .*\n)*)\1end\n"
     index = rf"\[{prefix}lane\.\d+ \[\d+:0\]\]"
     text = text.replace("automatic reg", "reg")  # Yosys gives processes no variables of their own
-    text = re.sub(
-        loop, lambda m: "".join(re.sub(index, f"[{n}]", m["body"]) for n in range(len(lanes))), text, flags=re.M
-    )
+    text, memories = _with_separate_memories(text, module, lanes)
+
+    def of_lane(body: str, n: int) -> str:
+        for name, own in memories.items():
+            body = body.replace(name, f"\\{lanes[n]}.{own} ")
+        return re.sub(index, f"[{n}]", body)
+
+    text = re.sub(loop, lambda m: "".join(of_lane(m["body"], n) for n in range(len(lanes))), text, flags=re.M)
     text = re.sub(  # copies of whole arrays
         rf"^ *(?P<to>{prefix}\S+)  <= (?P<source>\S+\.next) ;\n",
         lambda m: "".join(f"    {m['to']} [{n}] <= {m['source']} [{n}];\n" for n in range(len(lanes))),
@@ -96,6 +102,22 @@ def _unrolled(text: str, module: str, lanes: list[str]) -> str:
         words = signal["words"] if signal["lanes"] else ""
         text += "".join(f"  reg {bits}\\{lane}.{own} {words};\n" for lane in lanes)
     return text
+
+
+def _with_separate_memories(text: str, module: str, lanes: list[str]) -> tuple[str, dict[str, str]]:
+    """The text with a memory for each lane, all written alike, in place of those that all lanes share, and the names of
+    these without that of the module."""
+    memories = {}
+    processes = re.findall(r"^  always @\(posedge clk\) begin\n(?:    .*\n)*  end\n", text, re.MULTILINE)
+    for signal in list(SIGNAL.finditer(text)):
+        name, own = signal["name"], signal["name"].rstrip().removeprefix(f"\\{module}.")
+        written = re.compile(rf"^ *{re.escape(name)}\[.*\] <= ", re.MULTILINE)
+        writers = [process for process in processes if written.search(process)]
+        if own != name.rstrip() and writers:
+            memories[name] = own
+            for part in (signal[0], *writers):
+                text = text.replace(part, "".join(part.replace(name, f"\\{lane}.{own} ") for lane in lanes))
+    return text, memories
 
 
 def text_of(component: wiring.Component) -> str:

@@ -4,11 +4,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from amaranth import Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
 
 from hw.arithmetic.accumulators import Accumulators
 from hw.arithmetic.requantizer import Requantizer
 from hw.config import Multipliers
 from hw.engines.mac_array import MacArray
+from hw.memory.ram import Ram
 from sim.rewriting import rewrite
 from sim.rewriting.lanes import MIN_LANES, loop_over_lanes
 from tests.configs import SMALL
@@ -98,7 +102,7 @@ def test_lanes_become_loops(lanes: int, tmp_path: Path) -> None:
     gate = loop_over_lanes(gold)
     top = gate[: gate.index("module lane(")]
     assert "lane_0 (" not in top and "\\lane.first.next  [0:" not in top
-    assert top.count(f"< {lanes}; ") == 3  # the index, and two stages
+    assert top.count("; \\lane.lane.") == 6  # for the index, and two stages
     assert top.count("\\lane.common  <= ") == 1
     assert prove(tmp_path, "m", gold, gate).returncode == 0
 
@@ -179,3 +183,37 @@ def test_hardware_is_the_same(component, tmp_path: Path) -> None:
     assert ":lanes" in gate
     proof = prove(tmp_path, "dut", gold.replace(" * ", " - "), gate.replace(" * ", " - "))
     assert proof.returncode == 0, proof.stdout + proof.stderr
+
+
+class Tables(wiring.Component):
+    """Memories that are written alike, as activation tables."""
+
+    enable: In(1)
+    address: In(1)
+    data: In(2)
+    read_addresses: In(MIN_LANES)
+    out: Out(2 * MIN_LANES)
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        for n in range(MIN_LANES):
+            m.submodules[f"table_{n}"] = table = Ram(width=2, depth=2)
+            m.d.comb += [
+                table.write_enable.eq(self.enable),
+                table.write_address.eq(self.address),
+                table.write_data.eq(self.data),
+                table.read_enable.eq(~self.address),
+                table.read_address.eq(self.read_addresses[n]),
+                self.out.word_select(n, 2).eq(table.read_data),
+            ]
+        return m
+
+
+def test_memories_of_the_same_contents_are_one(tmp_path: Path) -> None:
+    gold = text_of(Tables())
+    gate = rewrite(gold)
+    assert gate[: gate.index("endmodule")].count("memory.words [0:1];") == 1
+    assert prove(tmp_path, "dut", gold, gate).returncode == 0
+    for right, wrong in ((" [1] = read_addresses[1]", " [1] = read_addresses[2]"), (" <= data;", " <= ~ data;")):
+        assert right in gate
+        assert prove(tmp_path, "dut", gold, gate.replace(right, wrong, 1)).returncode != 0
