@@ -28,32 +28,39 @@ OVERLAPS = (0.75, 0.5, 0.25, 0.0)
 
 def lower(batch: Batch, config: AcceleratorConfig, *, trace: bool) -> Iterator[Lowered]:
     """Emit the instructions of one run, in one way for each length of bands and overlap of its frames that fits the
-    scratchpads; bands of single rows only if no others do, maps in parts only if nothing else does, and as few maps as
-    possible in external memory if that is not enough. With `trace`, every node's map is stored to the result area as
-    well.
+    scratchpads; bands of single rows only if no others do. If nothing fits, maps come in parts, and, if that is not
+    enough, as few as possible in external memory; there are choices then with some more in external memory, which
+    leaves room for longer bands. With `trace`, every node's map is stored to the result area as well.
 
     Raises `CompileError` if no choice fits the scratchpads.
     """
+    if (yield from _lower(batch, config, trace)):
+        return
     parts = in_parts(batch, config)
-    for way in (batch, parts):
-        if (yield from _lower(way, config, trace)):
-            return
-    names: frozenset[str] = frozenset()
-    way = parts
-    while living := _too_much(way, config, trace):
-        cut = cheapest_cut(way, living, config)
-        if cut <= names:
-            raise CompileError([_obstacle(way, max(living, key=lambda name: living[name].words))])
-        names |= cut
-        way = spilled(parts, names, config)
-    for name in sorted(names):  # later ones may have made it needless
-        fewer = spilled(parts, names - {name}, config)
-        if not _too_much(fewer, config, trace):
-            names, way = names - {name}, fewer
+    names = _spills(parts, config, trace)
+    way = spilled(parts, names, config)
     yield from _lower(way, config, trace)
+    if more := cheapest_cut(way, _crowd(way, config, trace, BANDS[0], SLACKS[0]), config) - names:
+        yield from _lower(spilled(parts, names | more, config), config, trace)
 
 
-def _obstacle(batch: Batch, name: str) -> Obstacle:
+def _spills(parts: Batch, config: AcceleratorConfig, trace: bool) -> frozenset[str]:
+    """Original names of maps without which the others have room, though bands are as short as can be."""
+    names: frozenset[str] = frozenset()
+    while crowd := _crowd(way := spilled(parts, names, config), config, trace, BANDS[-1], SLACKS[-1]):
+        cut = cheapest_cut(way, crowd, config)
+        if cut <= names:
+            raise CompileError([_obstacle(crowd, way)])
+        names |= cut
+    for name in sorted(names):  # later ones may have made it needless
+        fewer = names - {name}
+        if not _crowd(spilled(parts, fewer, config), config, trace, BANDS[-1], SLACKS[-1]):
+            names = fewer
+    return names
+
+
+def _obstacle(crowd: dict[str, Buffer], batch: Batch) -> Obstacle:
+    name = max(crowd, key=lambda name: crowd[name].words)
     shape = batch.shapes[name]
     size = f"{shape.channels} x {shape.height} x {shape.width}"
     return Obstacle(name, f"no scratchpad has room for its map ({size})", "raise pad_words, or use a smaller image")
@@ -77,8 +84,8 @@ def _lower(batch: Batch, config: AcceleratorConfig, trace: bool) -> Generator[Lo
     return fits
 
 
-def _too_much(batch: Batch, config: AcceleratorConfig, trace: bool) -> dict[str, Buffer]:
-    """The buffers that live with one that finds no room, though bands are as short as can be; nothing if all do."""
-    lifetimes = Plan(batch, config, trace, config.acc_depth >> BANDS[-1]).lifetimes(0)
+def _crowd(batch: Batch, config: AcceleratorConfig, trace: bool, shift: int, slack: int) -> dict[str, Buffer]:
+    """The buffers that live with one that finds no room, for bands of some length; none if all find room."""
+    lifetimes = Plan(batch, config, trace, config.acc_depth >> shift).lifetimes(slack)
     stuck = find_unplaced(lifetimes, config.pad_words)
     return {buffer.name: buffer for buffer in busiest(lifetimes, stuck)} if stuck else {}
