@@ -7,16 +7,20 @@ nothing in front of it lives together with what is behind it, and maps that a re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from math import ceil
 
 from compiler.batch import Batch
 from compiler.buffers import Buffer
 from compiler.parts import can_be_cut, chunk_channels, parts_of, way_to
+from compiler.results import word_bytes
 from compiler.shapes import Shape
 from hw.config import AcceleratorConfig
+from hw.control.descriptors import LoadBody
 from quant.integer_network import Conv, LinearAttention, Node
 
 __all__ = ["Reload", "Spill", "cheapest_cut", "spilled"]
 
+LONGEST_ROW = (1 << LoadBody.as_shape()["row_bytes"].width) - 1  #: bytes that a LOAD takes
 MUCH = 0.7  #: of the words that live at once: a cut is good if neither side has more
 
 
@@ -175,7 +179,9 @@ class _Cuts:
         self._candidates = [
             node
             for node in self._nodes
-            if isinstance(node, (Conv, LinearAttention)) and originals[batch.names[node.name]] == 1
+            if isinstance(node, (Conv, LinearAttention))
+            and originals[batch.names[node.name]] == 1
+            and _row_bytes(batch.shapes[node.name], config) <= LONGEST_ROW
         ]
 
     def all(self) -> Iterator[tuple[bool, float, frozenset[str]]]:
@@ -215,6 +221,10 @@ class _Cuts:
             else:
                 behind += buffer.words
         return before, behind
+
+
+def _row_bytes(shape: Shape, config: AcceleratorConfig) -> int:
+    return ceil(shape.channels / config.in_lanes) * ceil(shape.width / config.pixels) * word_bytes(config)
 
 
 def _rows_at_a_time(reader: Node) -> int:

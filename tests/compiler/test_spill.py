@@ -102,6 +102,15 @@ def test_nothing_is_cut_where_nothing_helps() -> None:
     assert not cheapest_cut(rest, buffers_of(rest, [load], 4), SMALL)
 
 
+def test_rows_that_no_instruction_loads_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, _ = tiny_network(64, **quantizer_settings(SMALL))
+    batch = in_parts(batch_of(network), SMALL)
+    living = buffers_of(batch, [node.name for node in batch.nodes[2:6]], 8)
+    assert cheapest_cut(batch, living, SMALL)
+    monkeypatch.setattr("compiler.spill.LONGEST_ROW", 7)
+    assert not cheapest_cut(batch, living, SMALL)
+
+
 def test_depthwise_convolutions_are_cut_where_rows_are_too_long() -> None:
     """A window of rows of the map that it reads would have no room."""
     config = SMALL.replace(pad_words=(96,) * 4)
