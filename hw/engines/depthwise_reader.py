@@ -1,6 +1,6 @@
 """Reader of the depthwise engine: walks the input map once per kernel row and prefetches its words."""
 
-from amaranth import Module, Mux, Signal, Value, signed
+from amaranth import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -8,13 +8,14 @@ from hw.config import AcceleratorConfig
 from hw.control.descriptors import DepthwiseBody
 from hw.engines.countdown import Countdown
 from hw.engines.depthwise_parameters import PASS_SLOTS, PASSES_3X3, PASSES_5X5
-from hw.interfaces import PadRead, pad_address_bits, pad_word_layout
+from hw.interfaces import PAD_BITS, PadRead, pad_address_bits, pad_word_layout
 from hw.memory.fifo import Fifo
 from hw.memory.map_rows import last_row, next_row
 
 __all__ = ["DepthwiseReader", "Offset", "slot_layout"]
 
 PREFETCH_WORDS = 16  # covers the read latency several times, so that some refusals cost nothing
+REQUESTS = 2  # the walk is so far ahead of the port, and waits for neither its answer nor what a row is
 ROW_BITS = 11  # of a signed input row
 
 
@@ -124,7 +125,8 @@ class DepthwiseReader(wiring.Component):
     """Reads the words of all passes of an instruction, and says what they are good for.
 
     Per block, pass, and output row, there are `groups_per_row` slots (twice as many for stride 2), one per cycle. A
-    slot is real if it lies on the map; then its word is read. Two idle cycles between instructions.
+    slot is real if it lies on the map; then its word is read, from the next cycle on. Two idle cycles between
+    instructions.
 
     There is a pass per kernel row, in order, or two for 5x5. At stride 2, kernel row 2 of an output row lies where
     kernel row 0 of the next one does: with `dw_shares_rows`, a 3x3 kernel has one pass for both, which has one row more
@@ -151,18 +153,23 @@ class DepthwiseReader(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.slots = slots = Fifo(width=slot_layout(self._config).size, depth=PREFETCH_WORDS)
-        # There is a slot for every word that is on its way, so words always find room.
+        address = Signal(pad_address_bits(self._config))
+        m.submodules.requests = requests = Fifo(width=PAD_BITS + len(address), depth=REQUESTS)
+        # There is a slot for every word that is asked for or on its way, so words always find room.
         m.submodules.words = words = Fifo(width=self._config.pad_word_bits, depth=PREFETCH_WORDS)
         wiring.connect(m, wiring.flipped(self.slots), slots.o)
         wiring.connect(m, wiring.flipped(self.words), words.o)
         slot = Signal(slot_layout(self._config))
         body, running, advance, end = Signal(DepthwiseBody), Signal(), Signal(), Signal()
         m.d.comb += [
-            advance.eq(running & slots.i.ready & (~slot.real | self.source.ready)),
-            self.source.valid.eq(running & slots.i.ready & slot.real),
-            self.source.pad.eq(body.source.pad),
+            advance.eq(running & slots.i.ready & requests.i.ready),
             slots.i.valid.eq(advance),
             slots.i.payload.eq(slot),
+            requests.i.valid.eq(advance & slot.real),
+            requests.i.payload.eq(Cat(body.source.pad, address)),
+            self.source.valid.eq(requests.o.valid),
+            requests.o.ready.eq(self.source.ready),
+            Cat(self.source.pad, self.source.address).eq(requests.o.payload),
             words.i.valid.eq(self.source.data_valid),
             words.i.payload.eq(self.source.data),
         ]
@@ -176,10 +183,19 @@ class DepthwiseReader(wiring.Component):
             m.d.sync += running.eq(1)
         with m.Elif(advance & end):
             m.d.sync += running.eq(0)
-        self._walk(m, body, begin, advance, slot, end)
+        self._walk(m, body, begin, advance, slot, address, end)
         return m
 
-    def _walk(self, m: Module, body: data.View, begin: Signal, advance: Signal, slot: data.View, end: Signal) -> None:
+    def _walk(
+        self,
+        m: Module,
+        body: data.View,
+        begin: Signal,
+        advance: Signal,
+        slot: data.View,
+        address: Signal,
+        end: Signal,
+    ) -> None:
         """Counters of the nest [block][kernel row][tap group][output row][slot]."""
         m.submodules.rows = rows = RowWalk(pad_address_bits(self._config))
         m.d.comb += [getattr(rows, name).eq(getattr(body, name)) for name in ("stride2", "top", "source_rows")]
@@ -203,7 +219,7 @@ class DepthwiseReader(wiring.Component):
             slot.above.eq(above),
             block_end.eq(pass_end & slot.last),
             end.eq(block_end & blocks.last),
-            self.source.address.eq(rows.address + offset),
+            address.eq(rows.address + offset),
             slot.real.eq(rows.real & word_left),
             slot.completes.eq(~body.stride2 | second),
             slot.row_end.eq(row_end),
@@ -250,11 +266,11 @@ class DepthwiseReader(wiring.Component):
         self, m: Module, body: data.View, begin: Value, advance: Value, pass_end: Value, slot: data.View, rows: RowWalk
     ) -> None:
         """Pass index, and the tap offset: 5x5 kernels take two passes per kernel row."""
-        index, last = Signal(range(PASS_SLOTS)), Signal()
+        index, shared, last = Signal(range(PASS_SLOTS)), Signal(), Signal()
         shares = body.stride2 & ~body.kernel5 & self._config.dw_shares_rows
         m.d.comb += [
             slot.pass_index.eq(index),
-            slot.shared.eq(shares & (index == 0)),
+            slot.shared.eq(shared),
             slot.first.eq(index == 0),
             slot.last.eq(last),
             slot.stride2.eq(body.stride2),
@@ -263,9 +279,9 @@ class DepthwiseReader(wiring.Component):
             rows.kernel_row.eq(pass_end & ~(body.kernel5 & ~index[0])),
         ]
         with m.If(begin):
-            m.d.sync += [index.eq(0), last.eq(0)]
+            m.d.sync += [index.eq(0), shared.eq(shares), last.eq(0)]
         with m.Elif(advance & pass_end):
-            m.d.sync += index.eq(Mux(last, 0, index + 1))
+            m.d.sync += [index.eq(Mux(last, 0, index + 1)), shared.eq(last & shares)]
             m.d.sync += last.eq(index == Mux(body.kernel5, PASSES_5X5 - 2, Mux(shares, 0, PASSES_3X3 - 2)))
 
     def _columns(
