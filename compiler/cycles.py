@@ -80,7 +80,7 @@ def _depthwise(f: dict, config: AcceleratorConfig) -> Timing:
         + kernel_passes(f) * words_for(DW_TAPS * config.in_lanes * config.dw_weight_bits, config.bus_bits)
     )
     busy = max(f["blocks"] * compute, f["blocks"] * drain + 1, f["blocks"] * parameters + 3)
-    return Timing(busy, busy + parameters + (config.dw_subblocks - 1) * words * chunks + 32)
+    return Timing(busy, busy + parameters + (config.dw_subblocks - 1) * words * chunks + 31)
 
 
 def _attention(f: dict, config: AcceleratorConfig) -> Timing:

@@ -19,7 +19,7 @@ from hw.engines.norm import NormEngine
 from hw.engines.store import Storer
 from hw.memory.parameter_stream import ParameterStream
 from hw.memory.read_buffer import ReadBuffer
-from hw.memory.read_pair import ReadPair
+from hw.memory.read_register import ReadRegister
 from hw.memory.scratchpads import Scratchpads
 from hw.memory.state_buffer import StateBuffer
 from hw.memory.weight_stream import WeightStream
@@ -146,10 +146,9 @@ class Core(wiring.Component):
     def _connect_memories(self, m: Module) -> None:
         """Scratchpad ports in order of priority, and the attention states."""
         matmul, depthwise, attention, norm, load, store = (self._engines[engine] for engine in Engine)
-        m.submodules.matmul_reads = pair = ReadPair(self._config)
-        for port, end in zip((matmul.source, matmul.residual), pair.i):
-            connect(m, port, end)
-        reads = list(pair.o)
+        m.submodules.matmul_reads = register = ReadRegister(self._config)
+        connect(m, matmul.source, register.i)
+        reads = [register.o, matmul.residual]
         for engine in (Engine.DEPTHWISE, Engine.ATTENTION, Engine.NORM, Engine.STORE):
             m.submodules[f"{engine.name.lower()}_reads"] = buffer = ReadBuffer(self._config)
             connect(m, self._engines[engine].source, buffer.i)

@@ -13,7 +13,6 @@ from hw.config import PADS, AcceleratorConfig
 __all__ = [
     "MATMUL_READ_LATENCY",
     "PAD_READ_LATENCY",
-    "RESIDUAL_READ_LATENCY",
     "EngineStatus",
     "InstructionPort",
     "PadRead",
@@ -27,9 +26,7 @@ __all__ = [
 ]
 
 PAD_READ_LATENCY = 3  #: cycles from a granted read request to its data
-# the same behind the two ports of a `ReadPair`
-RESIDUAL_READ_LATENCY = PAD_READ_LATENCY
-MATMUL_READ_LATENCY = PAD_READ_LATENCY + 2
+MATMUL_READ_LATENCY = PAD_READ_LATENCY + 2  #: the same behind a `ReadRegister`
 
 PAD_BITS = (PADS - 1).bit_length()
 ADDRESS_BITS = 16  #: of scratchpads, at most
@@ -53,9 +50,9 @@ def placed_word_layout(config: AcceleratorConfig) -> data.StructLayout:
 class PadRead(wiring.Signature):
     """Read port of a requester.
 
-    A request is taken in a cycle where `valid` and `ready` are 1. Its data stands on `data` exactly
-    `PAD_READ_LATENCY` cycles later, in the one cycle where `data_valid` is 1; later behind a
-    `ReadBuffer` or the first port of a `ReadPair`. Data comes in request order.
+    A request is taken in a cycle where `valid` and `ready` are 1. Its data stands on `data` exactly `PAD_READ_LATENCY`
+    cycles later, in the one cycle where `data_valid` is 1; later behind a `ReadBuffer` or a `ReadRegister`. Data comes
+    in request order.
     """
 
     def __init__(self, config: AcceleratorConfig) -> None:

@@ -17,7 +17,6 @@ __all__ = ["Depthwise"]
 
 LOAD = 3  #: cycles from a taken instruction to the first word of its parameters
 BEGIN = 4  #: cycles from the last word of a block to its first operands
-WALK = 5  #: cycles from an instruction that is handed on to its first operands
 FIRST_BEAT = 7  #: cycles from an output word's last operands to its beat
 LAST_BEAT = LATENCY + 1  #: cycles from the last beat to `done`
 
@@ -95,7 +94,7 @@ class Depthwise:
                 if block == 0:
                     self._handed_on.append(max(self._queue.started[index] + 1, end))
                     self._hand_flag.raised()
-                    begin = max(begin, self._handed_on[-1] + WALK)
+                    begin = max(begin, self._handed_on[-1] + BEGIN)
                 end = begin + sum(passes)
                 end = max(end, earlier + passes[-1])  # the last pass needs a bank
                 end = yield from stage.reads.finish("depthwise", f["source"]["pad"], begin, end, reads)

@@ -95,7 +95,7 @@ class DepthwiseEngine(wiring.Component):
     - its stream words, the parameters (and 3 cycles per instruction).
     The next instruction follows at once, or two cycles later where multipliers and reads are equally busy. An idle
     engine needs the time of its blocks, the stream words of the table and of the first block, the drain of all
-    subblocks but one (T * K each), and 29 cycles.
+    subblocks but one (T * K each), and 28 cycles.
 
     Members
     -------

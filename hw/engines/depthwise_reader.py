@@ -1,6 +1,6 @@
 """Reader of the depthwise engine: walks the input map once per kernel row and prefetches its words."""
 
-from amaranth import Cat, Module, Mux, Signal, Value, signed
+from amaranth import Module, Mux, Signal, Value, signed
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -8,14 +8,13 @@ from hw.config import AcceleratorConfig
 from hw.control.descriptors import DepthwiseBody
 from hw.engines.countdown import Countdown
 from hw.engines.depthwise_parameters import PASS_SLOTS, PASSES_3X3, PASSES_5X5
-from hw.interfaces import PAD_BITS, PadRead, pad_address_bits, pad_word_layout
+from hw.interfaces import PadRead, pad_address_bits, pad_word_layout
 from hw.memory.fifo import Fifo
 from hw.memory.map_rows import last_row, next_row
 
 __all__ = ["DepthwiseReader", "Offset", "slot_layout"]
 
 PREFETCH_WORDS = 16  # covers the read latency several times, so that some refusals cost nothing
-REQUESTS = 2  # the walk is so far ahead of the port, and waits for neither its answer nor what a row is
 ROW_BITS = 11  # of a signed input row
 
 
@@ -125,8 +124,7 @@ class DepthwiseReader(wiring.Component):
     """Reads the words of all passes of an instruction, and says what they are good for.
 
     Per block, pass, and output row, there are `groups_per_row` slots (twice as many for stride 2), one per cycle. A
-    slot is real if it lies on the map; then its word is read, from the next cycle on. Two idle cycles between
-    instructions.
+    slot is real if it lies on the map; then its word is read. Two idle cycles between instructions.
 
     There is a pass per kernel row, in order, or two for 5x5. At stride 2, kernel row 2 of an output row lies where
     kernel row 0 of the next one does: with `dw_shares_rows`, a 3x3 kernel has one pass for both, which has one row more
@@ -153,23 +151,19 @@ class DepthwiseReader(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.slots = slots = Fifo(width=slot_layout(self._config).size, depth=PREFETCH_WORDS)
-        address = Signal(pad_address_bits(self._config))
-        m.submodules.requests = requests = Fifo(width=PAD_BITS + len(address), depth=REQUESTS)
-        # There is a slot for every word that is asked for or on its way, so words always find room.
+        # There is a slot for every word that is on its way, so words always find room.
         m.submodules.words = words = Fifo(width=self._config.pad_word_bits, depth=PREFETCH_WORDS)
         wiring.connect(m, wiring.flipped(self.slots), slots.o)
         wiring.connect(m, wiring.flipped(self.words), words.o)
         slot = Signal(slot_layout(self._config))
         body, running, advance, end = Signal(DepthwiseBody), Signal(), Signal(), Signal()
         m.d.comb += [
-            advance.eq(running & slots.i.ready & requests.i.ready),
+            # slots that are not real wait for the port, too: what is real is known late, and `advance` moves a lot
+            advance.eq(running & slots.i.ready & self.source.ready),
+            self.source.valid.eq(running & slots.i.ready & slot.real),
+            self.source.pad.eq(body.source.pad),
             slots.i.valid.eq(advance),
             slots.i.payload.eq(slot),
-            requests.i.valid.eq(advance & slot.real),
-            requests.i.payload.eq(Cat(body.source.pad, address)),
-            self.source.valid.eq(requests.o.valid),
-            requests.o.ready.eq(self.source.ready),
-            Cat(self.source.pad, self.source.address).eq(requests.o.payload),
             words.i.valid.eq(self.source.data_valid),
             words.i.payload.eq(self.source.data),
         ]
@@ -183,19 +177,10 @@ class DepthwiseReader(wiring.Component):
             m.d.sync += running.eq(1)
         with m.Elif(advance & end):
             m.d.sync += running.eq(0)
-        self._walk(m, body, begin, advance, slot, address, end)
+        self._walk(m, body, begin, advance, slot, end)
         return m
 
-    def _walk(
-        self,
-        m: Module,
-        body: data.View,
-        begin: Signal,
-        advance: Signal,
-        slot: data.View,
-        address: Signal,
-        end: Signal,
-    ) -> None:
+    def _walk(self, m: Module, body: data.View, begin: Signal, advance: Signal, slot: data.View, end: Signal) -> None:
         """Counters of the nest [block][kernel row][tap group][output row][slot]."""
         m.submodules.rows = rows = RowWalk(pad_address_bits(self._config))
         m.d.comb += [getattr(rows, name).eq(getattr(body, name)) for name in ("stride2", "top", "source_rows")]
@@ -204,10 +189,8 @@ class DepthwiseReader(wiring.Component):
         slots, output_rows, blocks = Countdown(9), Countdown(8), Countdown(12)
         words_left, second = Signal(9), Signal()  # `words_left` has one more for a stride of 2
         word_left, block_begin = Signal(), Signal()
-        block_offset, offset = (
-            Signal.like(rows.address),
-            Signal.like(rows.address),
-        )  # of the block and the word from the row's address
+        # of the block, and of the word, from the row's address
+        block_offset, offset = Signal.like(rows.address), Signal.like(rows.address)
         row_end, pass_end, block_end, row_begin = Signal(), Signal(), Signal(), Signal()
         # beyond the last output row; below one that shares the row
         behind, above = Signal(), Signal()
@@ -219,7 +202,7 @@ class DepthwiseReader(wiring.Component):
             slot.above.eq(above),
             block_end.eq(pass_end & slot.last),
             end.eq(block_end & blocks.last),
-            address.eq(rows.address + offset),
+            self.source.address.eq(rows.address + offset),
             slot.real.eq(rows.real & word_left),
             slot.completes.eq(~body.stride2 | second),
             slot.row_end.eq(row_end),

@@ -10,7 +10,7 @@ from hw.control.descriptors import OperandMode, RequantMode, record_layout
 from hw.engines.countdown import Countdown
 from hw.engines.matmul_tasks import drain_task
 from hw.engines.matmul_walk import PassCounter, RowRing
-from hw.interfaces import PAD_BITS, RESIDUAL_READ_LATENCY, PadRead, pad_address_bits
+from hw.interfaces import PAD_BITS, PAD_READ_LATENCY, PadRead, pad_address_bits
 
 __all__ = ["Drain", "ticket_layout"]
 
@@ -56,7 +56,7 @@ class Drain(wiring.Component):
     valid, records, mode, residual_word.. : the beat after `LATENCY` cycles
     """
 
-    LATENCY = RESIDUAL_READ_LATENCY
+    LATENCY = PAD_READ_LATENCY
 
     def __init__(self, config: AcceleratorConfig) -> None:
         self._config = config

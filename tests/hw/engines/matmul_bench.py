@@ -11,7 +11,7 @@ from amaranth.sim import Simulator
 from hw.config import AcceleratorConfig
 from hw.control.descriptors import MatmulBody, OperandMode, pack, record_layout, record_words, table_words
 from hw.engines.matmul import MatmulEngine
-from hw.interfaces import MATMUL_READ_LATENCY, RESIDUAL_READ_LATENCY
+from hw.interfaces import MATMUL_READ_LATENCY, PAD_READ_LATENCY
 from quant.numerics import OPERAND_BITS, Operand, code_range, first_stage, reciprocal, second_stage, weight_range
 
 
@@ -175,7 +175,7 @@ class Environment:
         self.stream = [word for i in instructions for word in stream_of(self.config, i)]
         self.dut = MatmulEngine(self.config)
         # words on their way to the engine
-        self.ports = {"source": [None] * MATMUL_READ_LATENCY, "residual": [None] * RESIDUAL_READ_LATENCY}
+        self.ports = {"source": [None] * MATMUL_READ_LATENCY, "residual": [None] * PAD_READ_LATENCY}
         self.position = self.offered = 0
         self.holding = self.offering = False
         self.state = None

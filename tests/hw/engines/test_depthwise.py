@@ -282,5 +282,5 @@ def test_cycles(pixels: int, dw_pixels: int, changes: dict, case: Case) -> None:
     busy = max(blocks * compute, blocks * drain + 1, blocks * stream_words(case, c) + 3)
     assert [b - a for a, b in zip(done, done[1:])] == [busy] * 3
     if compute > drain:
-        latency = blocks * compute + stream_words(case, c) + drain - words(case, c) * chunks + 32
+        latency = blocks * compute + stream_words(case, c) + drain - words(case, c) * chunks + 31
         assert abs(done[0] - latency) <= 5
