@@ -34,6 +34,7 @@ class Board:
     frequency: float  #: of accelerator, memory, and link, in Hz
     baud: float  #: of the serial line
     cable: str  #: name of the board for openFPGALoader
+    seed: int | None = None  #: of place and route, the best of some that were tried; nextpnr's own if None
     whole: bool = False  #: map the design as one: 3 % fewer LUTs, but nothing comes from a cache
     status: str  #: what has been verified, and what not
 

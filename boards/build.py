@@ -65,8 +65,12 @@ def write_project(board: Board, config: AcceleratorConfig | None, folder: Path) 
         (folder / name).write_text(text if isinstance(text, str) else text.decode())
 
 
-def build_bitstream(board: Board, folder: Path, progress: Progress | None = None) -> BuildReport:
+def build_bitstream(
+    board: Board, folder: Path, progress: Progress | None = None, *, seed: int | None = None
+) -> BuildReport:
     """Make `top.bit` from the project in `folder`; half an hour.
+
+    `seed` is that of place and route; None: the board's own.
 
     Raises `BoardError` if timing is not met or a tool is missing. The report, `report.json`, is there also then.
     """
@@ -75,14 +79,19 @@ def build_bitstream(board: Board, folder: Path, progress: Progress | None = None
     report = progress or (lambda done, text: None)
     report(0.0, "synthesis")
     synthesize_board(folder, whole=board.whole)
+    seed = board.seed if seed is None else seed
+    options = [] if seed is None else ["--seed", str(seed)]
     try:
-        run_nextpnr(folder, [*board.nextpnr_device, "--lpf", f"{TOP}.lpf", "--textcfg", f"{TOP}.config"], report)
+        run_nextpnr(
+            folder, [*board.nextpnr_device, *options, "--lpf", f"{TOP}.lpf", "--textcfg", f"{TOP}.config"], report
+        )
     except SynthesisError as error:
         raise BoardError(str(error)) from error
     result = read_report(folder, board)
     if not result.timing_met:
         raise BoardError(
-            f"timing is not met: {result.achieved:.1f} MHz of {result.required:.1f} MHz; see {folder / 'nextpnr.log'}"
+            f"timing is not met: {result.achieved:.1f} MHz of {result.required:.1f} MHz; see {folder / 'nextpnr.log'}. "
+            f"Another seed may do: vitsmith build --board {board.name} --seed {(seed or 0) + 1}"
         )
     report(1.0, "bitstream")
     _pack(folder)

@@ -683,13 +683,18 @@ def build(
     project: Annotated[
         bool, typer.Option("--project", help="Only write Verilog and constraints, for tools of your own.")
     ] = False,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="Of nextpnr: another one may give a faster clock; default: the board's own."),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Build a board's bitstream (half an hour); fails when timing is not met. Boards for Vivado get a project."""
     from vitsmith.devices import build_stage
 
     with console.progress_bar("build") as progress:
-        document = build_stage(board, find_config(config) if config else None, project_only=project, progress=progress)
+        accelerator = find_config(config) if config else None
+        document = build_stage(board, accelerator, project_only=project, seed=seed, progress=progress)
     _show(board, document, json)
 
 

