@@ -109,7 +109,7 @@ class Ulx3sTop(Elaboratable):
         m.d.comb += [clk.o[0].eq(1), clk.o[1].eq(0)]
 
 
-def _board(size: str, platform: type[Platform], *, config: str) -> Board:
+def _board(size: str, platform: type[Platform], *, config: str, seed: int | None = None) -> Board:
     return Board(
         name=f"ulx3s-{size.lower()}",
         title=f"ULX3S with LFE5U-{size}",
@@ -120,6 +120,7 @@ def _board(size: str, platform: type[Platform], *, config: str) -> Board:
         frequency=60e6,
         baud=2e6,  # the FT231X has 3 Mbaud too, with which the 25F has not been routed
         cable="ulx3s",
+        seed=seed,
         whole=size == "25F",  # where every LUT counts
         status="simulated as a whole; placed and routed; not yet run on hardware",
     )
@@ -128,5 +129,5 @@ def _board(size: str, platform: type[Platform], *, config: str) -> Board:
 BOARDS = (
     _board("25F", ULX3S_25F_Platform, config="femto"),
     _board("45F", ULX3S_45F_Platform, config="pico"),
-    _board("85F", ULX3S_85F_Platform, config="nano"),
+    _board("85F", ULX3S_85F_Platform, config="nano", seed=3),
 )
