@@ -20,7 +20,28 @@ from hw.bus.axi4 import ADDRESS_BITS, Axi4, Response, drive_read_constants, driv
 from hw.bus.axi4lite import Axi4Lite
 from hw.control.registers import ADDRESS_WIDTH
 
-__all__ = ["Link"]
+__all__ = ["Link", "LinkSignature"]
+
+
+class LinkSignature(wiring.Signature):
+    """Ports of `Link`.
+
+    Members
+    -------
+    rx, tx : the line, seen from the board
+    memory : Out(Axi4)
+    registers : Out(Axi4Lite)
+    """
+
+    def __init__(self, address_bits: int = ADDRESS_BITS) -> None:
+        super().__init__(
+            {
+                "rx": In(1, init=1),
+                "tx": Out(1, init=1),
+                "memory": Out(Axi4(WORD_BITS, address_bits)),
+                "registers": Out(Axi4Lite(ADDRESS_WIDTH)),
+            }
+        )
 
 
 class Link(wiring.Component):
@@ -33,25 +54,11 @@ class Link(wiring.Component):
     ----------
     divider : cycles per bit of the line.
     address_bits : of `memory`, at least those of a request.
-
-    Members
-    -------
-    rx, tx : the line, seen from the board
-    memory : Out(Axi4)
-    registers : Out(Axi4Lite)
     """
 
     def __init__(self, divider: int, address_bits: int = ADDRESS_BITS) -> None:
         self._divider = divider
-        self._memory = Axi4(WORD_BITS, address_bits)
-        super().__init__(
-            {
-                "rx": In(1, init=1),
-                "tx": Out(1, init=1),
-                "memory": Out(self._memory),
-                "registers": Out(Axi4Lite(ADDRESS_WIDTH)),
-            }
-        )
+        super().__init__(LinkSignature(address_bits))
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -60,7 +67,7 @@ class Link(wiring.Component):
         m.submodules.queue = queue = fifo.SyncFIFO(width=8, depth=REQUEST_BUFFER_BYTES)
         m.submodules.receiver = receiver = RequestReceiver(GAP_BYTES * FRAME_BITS * self._divider)
         m.submodules.transmitter = transmitter = AnswerTransmitter()
-        m.submodules.executor = executor = Executor(self._memory)
+        m.submodules.executor = executor = Executor(self.memory.signature)
         connect(m, queue.r_stream, receiver.i)
         connect(m, receiver.request, executor.request)
         connect(m, executor.answer, transmitter.answer)
