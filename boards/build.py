@@ -80,10 +80,12 @@ def build_bitstream(
     report(0.0, "synthesis")
     synthesize_board(folder, whole=board.whole)
     seed = board.seed if seed is None else seed
-    options = [] if seed is None else ["--seed", str(seed)]
     try:
         run_nextpnr(
-            folder, [*board.nextpnr_device, *options, "--lpf", f"{TOP}.lpf", "--textcfg", f"{TOP}.config"], report
+            folder,
+            [*board.nextpnr_device, "--lpf", f"{TOP}.lpf", "--textcfg", f"{TOP}.config"],
+            report,
+            seed=seed,
         )
     except SynthesisError as error:
         raise BoardError(str(error)) from error

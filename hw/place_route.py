@@ -59,7 +59,13 @@ class Placement:
 
 
 def place_and_route(
-    verilog: Path, work_dir: Path, *, top: str = TOP, frequency: float = 80, progress: Report | None = None
+    verilog: Path,
+    work_dir: Path,
+    *,
+    top: str = TOP,
+    frequency: float = 80,
+    seed: int | None = None,
+    progress: Report | None = None,
 ) -> Placement:
     """Place and route a design with clock `clk`, aiming at a frequency in MHz. Raises `SynthesisError` on failure.
 
@@ -74,7 +80,7 @@ def place_and_route(
     framed = work_dir / "framed.v"
     framed.write_text(verilog.read_text() + _frame(ports, top))
     _flatten(framed, work_dir)
-    run_nextpnr(work_dir, [*LARGEST, "--freq", str(frequency), "--lpf-allow-unconstrained"], report)
+    run_nextpnr(work_dir, [*LARGEST, "--freq", str(frequency), "--lpf-allow-unconstrained"], report, seed=seed)
     result = json.loads((work_dir / "report.json").read_text())
     used = {kind: (x["used"], x["available"]) for kind, x in result["utilization"].items() if x["used"]}
     frequency = min(clock["achieved"] for clock in result["fmax"].values())
@@ -86,14 +92,17 @@ def _report_units(report: Report, done: int, count: int) -> None:
     report(MAPPED * done / count, f"synthesis: module {done} of {count}")
 
 
-def run_nextpnr(work_dir: Path, arguments: Sequence[str], report: Report) -> None:
+def run_nextpnr(work_dir: Path, arguments: Sequence[str], report: Report, *, seed: int | None = None) -> None:
     """Place and route flat.json on the device in `arguments`; its log is nextpnr.log, and what it found report.json.
 
-    `report` gets shares of 1, from `MAPPED` on, and lines of the log. Raises `SynthesisError` if nextpnr fails.
+    Another `seed` gives another placement, with another clock; None: nextpnr's own. `report` gets shares of 1, from
+    `MAPPED` on, and lines of the log. Raises `SynthesisError` if nextpnr fails.
     """
     drop_unused_carries(work_dir / "flat.json")
     promote_resets(work_dir / "flat.json")
     command = [sys.executable, "-c", RUN_NEXTPNR, *OPTIONS, *arguments]
+    if seed is not None:
+        command += ["--seed", str(seed)]
     done, tail = MAPPED, deque(maxlen=10)
     run = subprocess.Popen(command, cwd=work_dir, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     with (work_dir / "nextpnr.log").open("w") as log:

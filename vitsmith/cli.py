@@ -452,12 +452,18 @@ def synthesize(
 
 
 @app.command()
-def route(bundle: BundleOption = DEFAULT_BUNDLE, json: JsonOption = False) -> None:
+def route(
+    bundle: BundleOption = DEFAULT_BUNDLE,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of nextpnr: another one may give a faster clock; default: its own.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
     """Place and route the accelerator for an ECP5-85F with nextpnr (hours): blocks used, and clock frequency."""
     from vitsmith.stages import route_stage
 
     with console.progress_bar("route") as progress:
-        document = route_stage(Bundle(bundle), progress=progress)
+        document = route_stage(Bundle(bundle), seed=seed, progress=progress)
     _show("ECP5-85F", document, json)
 
 

