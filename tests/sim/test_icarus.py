@@ -62,7 +62,7 @@ def pages(size: int) -> int:
 
 
 @pytest.mark.skipif(not shutil.which("iverilog"), reason="needs Icarus Verilog (on Debian: apt install iverilog)")
-@pytest.mark.parametrize("config", [SMALL, ODD], ids=lambda config: config.name)
+@pytest.mark.parametrize("config", [SMALL, pytest.param(ODD, marks=pytest.mark.slow)], ids=lambda config: config.name)
 def test_scores_in_icarus(config: AcceleratorConfig, tmp_path: Path) -> None:
     network, images = tiny_network(32, **quantizer_settings(config))
     program = compile_network(network, config)
